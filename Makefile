@@ -1,0 +1,71 @@
+# Two commands matter: `make book` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+PROFILE ?= book
+PORT ?= 8000
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+NBVAL := $(PYTEST) --nbval --nbval-cell-timeout=600 notebooks
+
+# uv reads no pip settings: hand it pip's folder of local wheels where there is one.
+UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+ifneq ($(strip $(UV_FIND_LINKS)),)
+export UV_FIND_LINKS
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help book pages test test-unit test-pages test-notebooks test-cpus check format serve lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+book: .venv/stamp ## execute what changed, then build the pages (PROFILE=smoke|book|full)
+	$(BIN)/python book/build.py --profile $(PROFILE)
+
+pages: .venv/stamp ## build the pages from the outputs as they are
+	$(BIN)/python book/build.py --no-execute
+
+test: test-unit test-notebooks ## the whole suite
+
+test-unit: pages ## units, properties, doctests, and the pages in a real browser
+	$(PYTEST) --doctest-modules tests tdi_lib
+
+test-pages: pages ## the pages and the notebooks' form alone
+	$(PYTEST) tests/test_pages.py tests/test_notebooks.py
+
+# Another instruction set and another number of threads than most machines record with.
+test-notebooks: .venv/stamp ## run every notebook again and compare with what is recorded
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL)
+
+test-cpus: .venv/stamp ## the same on two instruction sets, with one thread and with two
+	for threads in 1 2; do \
+	  OMP_NUM_THREADS=$$threads $(NBVAL) && \
+	  OMP_NUM_THREADS=$$threads ATEN_CPU_CAPABILITY=default $(NBVAL) || exit 1; \
+	done
+
+check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of the repository
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy tdi_lib
+	$(BIN)/codespell
+	$(PYTEST) tests/test_repository.py
+
+format: .venv/stamp ## put code and notebooks into the one style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+serve: pages ## show the book on this machine (PORT=8000)
+	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+
+lock: .venv/stamp ## write the versions installed now to constraints.txt
+	$(BIN)/uv pip freeze --exclude-editable | sed -E 's/\+[a-z0-9.]+$$//' \
+	  | grep -vE '^(jupytext|pip|setuptools|uv|wheel)==' > constraints.txt
+
+clean: ## remove what was built; .venv stays
+	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/stamp: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -c constraints.txt -e '.[train,book,test]'
+	touch $@

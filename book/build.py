@@ -1,0 +1,194 @@
+"""Build the book: execute the notebooks whose inputs changed, then make the HTML pages.
+
+The profile ``book`` writes the outputs into ``notebooks/`` and the pages into ``_build/html``.
+Any other profile leaves both alone and works in ``_build/<profile>``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILES = ("smoke", "book", "full")
+ENVIRONMENT = {
+    "PYTHONHASHSEED": "0",
+    "SOURCE_DATE_EPOCH": "1767225600",  # dates in figures and pages: one fixed day
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no warning of the debugger in the outputs
+}
+
+
+class Failed(Exception):
+    """The build stopped; the text says where and why."""
+
+
+def code_cells(notebook: dict[str, Any]) -> list[dict[str, Any]]:
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def file_digests(paths: Iterator[Path] | list[Path], root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(paths)
+        if path.is_file()
+    }
+
+
+def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT) -> str:
+    """What an execution depends on: code, library, the results replayed, the profile.
+
+    Prose is left out on purpose: editing it calls for new pages, not for new numbers.
+    """
+    # nbformat allows a source as one text or as a list of lines.
+    cells = [("".join(cell["source"]), cell["metadata"]) for cell in code_cells(notebook)]
+    results: list[Path] = []
+    for name in re.findall(r"results/[\w./-]*", "\n".join(source for source, _ in cells)):
+        path = root / name.rstrip(".")
+        results += path.rglob("*") if path.is_dir() else [path]
+    library = file_digests((root / "tdi_lib").rglob("*.py"), root)
+    return digest([cells, library, file_digests(results, root), profile])
+
+
+def output_key(notebook: dict[str, Any]) -> str:
+    """What an execution made; if someone changed it since, the notebook runs again."""
+    return digest([(c.get("execution_count"), c.get("outputs")) for c in code_cells(notebook)])
+
+
+def normalise(notebook: dict[str, Any]) -> dict[str, Any]:
+    """Drop what differs from run to run, so that the same numbers give the same bytes."""
+    notebook["metadata"].pop("papermill", None)
+    notebook["metadata"].get("language_info", {}).pop("version", None)
+    for cell in notebook["cells"]:
+        for name in ("papermill", "execution", "ExecuteTime"):
+            cell["metadata"].pop(name, None)
+        if not cell["metadata"].get("tags", True):
+            del cell["metadata"]["tags"]
+    return notebook
+
+
+def read(path: Path) -> dict[str, Any]:
+    notebook: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return notebook
+
+
+def write(path: Path, value: Any) -> None:
+    """Replace the file in one step: an interrupt leaves the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
+    part.write_text(text + "\n", encoding="utf-8")
+    os.replace(part, path)
+
+
+def execute(source: Path, target: Path, profile: str, scratch: Path) -> None:
+    """Execute one notebook aside and put it in its place if every cell ran."""
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = scratch / source.name
+    # The notebook's own parameters are those of the book: only another profile injects a cell.
+    parameters = {} if profile == "book" else {"profile": profile}
+    try:
+        papermill.execute_notebook(
+            source,
+            copy,
+            parameters,
+            cwd=source.parent,
+            progress_bar={"desc": source.stem},
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the bar stays readable
+        )
+    except PapermillExecutionError as error:
+        raise Failed(
+            f"{source.name}: cell {error.exec_count} raised {error.ename}: {error.evalue}\n\n"
+            f"{error.source}\n\n{source} is as it was; the failed copy is {copy}"
+        ) from None
+    write(target, normalise(read(copy)))
+    copy.unlink()
+
+
+def execute_changed(
+    profile: str, *, force: bool, only: str | None, root: Path = ROOT, run: bool = True
+) -> int:
+    """Bring every notebook of the profile up to date; say how many were executed."""
+    build = root / "_build"
+    target = root / "notebooks" if profile == "book" else build / profile / "notebooks"
+    record_path = build / "execution.json"
+    record = json.loads(record_path.read_text()) if record_path.exists() else {}
+    count = 0
+    for source in sorted((root / "notebooks").glob("*.ipynb")):
+        done, key, name = target / source.name, input_key(read(source), profile, root), source.stem
+        fresh = done.exists() and record.get(f"{profile}/{name}") == [key, output_key(read(done))]
+        if only not in (None, name) or (fresh and not force) or not run:
+            continue
+        execute(source, done, profile, build / "failed")
+        record[f"{profile}/{name}"] = [key, output_key(read(done))]
+        write(record_path, record)
+        count += 1
+    return count
+
+
+def pages(source: Path) -> Path:
+    """Make the HTML of the book in ``source``; a warning is an error."""
+    program = Path(sys.executable).with_name("jupyter-book")
+    command = [program, "build", source, "-W", "-n", "--keep-going"]
+    if subprocess.run(command, check=False).returncode:
+        # Sphinx would not repeat the warnings of pages it has read already.
+        shutil.rmtree(source / "_build" / ".doctrees", ignore_errors=True)
+        raise Failed("the pages were not built cleanly: see the warnings above")
+    return source / "_build" / "html" / "index.html"
+
+
+def mirror(target: Path) -> Path:
+    """Copy what is not a notebook to where another profile's notebooks are."""
+    for path in (*ROOT.glob("_*.yml"), *ROOT.glob("*.md")):
+        shutil.copy2(path, target)
+    shutil.copytree(ROOT / "book", target / "book", dirs_exist_ok=True)
+    return target
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--profile", choices=PROFILES, default="book", help="size of the runs")
+    parser.add_argument("--force", action="store_true", help="execute unchanged notebooks too")
+    parser.add_argument("--only", metavar="NAME", help="execute this notebook only: 01_filter")
+    parser.add_argument("--no-execute", action="store_true", help="pages from the outputs as is")
+    options = parser.parse_args(arguments)
+    names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
+    if options.only and options.only not in names:
+        parser.error(f"--only: no notebook {options.only}; there are {', '.join(sorted(names))}")
+    started = time.monotonic()
+    os.environ.update(ENVIRONMENT)
+    try:
+        count = execute_changed(
+            options.profile, force=options.force, only=options.only, run=not options.no_execute
+        )
+        home = ROOT if options.profile == "book" else mirror(ROOT / "_build" / options.profile)
+        page = pages(home)
+    except Failed as failure:
+        print(f"\n{failure}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. Finished notebooks are kept; run again to go on.", file=sys.stderr)
+        return 130
+    seconds = time.monotonic() - started
+    print(f"{page}: {count} of {len(names)} notebooks executed, {seconds:.0f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

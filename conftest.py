@@ -1,0 +1,51 @@
+"""What pytest needs to compare notebooks: claims by their tolerance, figures not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from tdi_lib.ledger import MIME, Claim, bundle, compare, glued
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if type(item).__name__ == "IPyNbCell":
+            cell: Any = item
+            # The text of an SVG follows the font library; what it shows is claimed in numbers.
+            cell.parent.skip_compare = {*cell.parent.skip_compare, "image/svg+xml"}
+            cell.compare_outputs = _by_tolerance(cell, cell.compare_outputs)
+
+
+def _by_tolerance(cell: Any, exact: Any) -> Any:
+    def compare_outputs(test: list[Any], ref: list[Any], skip_compare: Any = None) -> bool:
+        new, test, broken = take_claims(test)
+        old, ref, forged = take_claims(ref)
+        problems = broken + forged + compare(old, new)
+        same = exact(test, ref, skip_compare)
+        cell.comparison_traceback += [f"claim {problem}" for problem in problems]
+        return same and not problems
+
+    return compare_outputs
+
+
+def take_claims(outputs: Iterable[Any]) -> tuple[list[Claim], list[Any], list[str]]:
+    """Split a cell's outputs: claims, the rest, and what shows something else than it records."""
+    outputs = list(outputs)
+    claims, rest, problems = [], [], []
+    for out in outputs:
+        if MIME in out.get("data", {}):
+            claims.append(Claim.from_json(out["data"][MIME]))
+            if out["data"] != bundle(claims[-1]):
+                problems.append(f"{claims[-1].id}: what is shown is not what is recorded")
+    keys = {key: repr(value) for made in claims for key, value in glued(made).items()}
+    for out in outputs:
+        key = out.get("metadata", {}).get("scrapbook", {}).get("name")
+        if key in keys:
+            if [*out["data"].values()] != [keys[key]]:
+                problems.append(f"{key}: what is glued is not what is recorded")
+        elif MIME not in out.get("data", {}):
+            rest.append(out)
+    return claims, rest, problems

@@ -1,0 +1,329 @@
+"""The claims ledger: numbers that a notebook states, records and lets the tests re-check.
+
+A notebook calls `claim`. The claim is shown in place, glued under its id for use in prose,
+collected on the scoreboard, and compared with a re-run within its own tolerance.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any, SupportsFloat, cast
+
+__all__ = ["MIME", "SYMBOLS", "Claim", "bundle", "claim", "compare", "glued", "read_claims"]
+
+MIME = "application/vnd.tdi.claim+json"
+SYMBOLS = {"holds": "✓", "fails": "✗", "not yet tested": "○"}
+
+Number = SupportsFloat | None
+Expected = float | tuple[float | None, float | None]
+
+_ID = re.compile(r"[CQ][1-9][0-9]?\.[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One recorded claim; make it with `claim`, which checks the arguments.
+
+    Attributes:
+        id: Catalogue entry and a slug, such as ``"C1.toeplitz-gap"``.
+        value: The measured number, or None while it is not measured.
+        expected: A number, or a pair (low, high) of which one may be None.
+        tolerance: Allowed distance from a number expected, and allowed drift of a re-run,
+            in the unit of the value.
+        source: Where the expectation comes from.
+        statement: What is claimed, in a sentence.
+        digits: Significant digits shown.
+    """
+
+    id: str
+    value: float | None
+    expected: Expected
+    tolerance: float
+    source: str
+    statement: str = ""
+    digits: int = 3
+
+    @property
+    def entry(self) -> str:
+        """The catalogue entry the claim belongs to, such as ``"C1"``."""
+        return self.id.partition(".")[0]
+
+    @property
+    def verdict(self) -> str:
+        """``"holds"``, ``"fails"`` or ``"not yet tested"``, computed from the numbers."""
+        if self.value is None:
+            return "not yet tested"
+        if isinstance(self.expected, tuple):
+            low, high = self.expected
+            holds = (low is None or low <= self.value) and (high is None or self.value <= high)
+        else:
+            holds = abs(self.value - self.expected) <= self.tolerance
+        return "holds" if holds else "fails"
+
+    @property
+    def value_text(self) -> str:
+        """The value as shown to a reader."""
+        return "–" if self.value is None else self._format(self.value)
+
+    @property
+    def expected_text(self) -> str:
+        """The expectation as shown to a reader."""
+        if not isinstance(self.expected, tuple):
+            return f"{self._format(self.expected)} ± {self._format(self.tolerance)}"
+        low, high = self.expected
+        if high is None:
+            return f"at least {self._format(cast(float, low))}"
+        if low is None:
+            return f"at most {self._format(high)}"
+        return f"{self._format(low)} to {self._format(high)}"
+
+    def to_json(self) -> dict[str, Any]:
+        """The claim as a dictionary of JSON types, its verdict included."""
+        record = asdict(self) | {"verdict": self.verdict}
+        if isinstance(self.expected, tuple):
+            record["expected"] = list(self.expected)
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Claim:
+        """The inverse of `to_json`; the verdict is computed anew, never read."""
+        fields = {name: record[name] for name in cls.__dataclass_fields__ if name in record}
+        return _checked(**fields)
+
+    def to_html(self) -> str:
+        """A small box for the page; the verdict is a word and a sign, never colour alone."""
+        rows = {"Measured": self.value_text, "Expected": self.expected_text, "Source": self.source}
+        cells = "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in rows.items())
+        return (
+            f'<div class="tdi-claim" id="claim-{self.id}" role="group" '
+            f'aria-label="Claim {self.id}" data-verdict="{self.verdict}">'
+            f'<p class="tdi-statement">{escape(self.statement or self.id)}</p>'
+            f'<p class="tdi-verdict">{SYMBOLS[self.verdict]} {self.verdict}</p>'
+            f"<dl>{cells}</dl></div>"
+        )
+
+    def __str__(self) -> str:
+        """One line: id, value, expectation, source and verdict."""
+        return (
+            f"{self.id}: {self.value_text}, expected {self.expected_text} ({self.source}): "
+            f"{self.verdict}"
+        )
+
+    def _ipython_display_(self) -> None:
+        """Show nothing: `claim` has shown the box, and a cell's last value would repeat it."""
+
+    def _format(self, number: float) -> str:
+        return f"{number:.{self.digits}g}"
+
+
+def claim(
+    id: str,
+    value: Number,
+    expected: Expected,
+    tolerance: float,
+    source: str,
+    *,
+    statement: str = "",
+    digits: int = 3,
+) -> Claim:
+    """State a number, what was expected, and how far a re-run may drift.
+
+    In IPython the claim is displayed, its value is glued under ``id`` and its verdict under
+    ``id + ".verdict"``. Elsewhere it is only returned.
+
+    Args:
+        id: Entry of the catalogue, a dot and a slug: ``"C1.toeplitz-gap"``.
+        value: The measured number (a 0-d array or tensor will do), or None: not yet tested.
+        expected: A number, which holds within ``tolerance``; or a pair (low, high), which holds
+            between its ends, both included. One of the ends may be None.
+        tolerance: Non-negative, in the unit of ``value``. Also the drift allowed between the
+            recorded value and a re-run.
+        source: Where the expectation comes from: a paper's table, a theorem, a decision.
+        statement: The claim in a sentence.
+        digits: Significant digits shown, at least 1.
+
+    Returns:
+        The claim, with its ``verdict``.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument has the right type and an impossible content (NaN, a malformed
+            id, an empty source, low above high, a negative tolerance).
+
+    Example:
+        >>> gap = claim("C1.toeplitz-gap", 0.012, (None, 0.05), 1e-3, "the finite-L bound")
+        >>> gap.verdict
+        'holds'
+        >>> print(claim("C4.seconds", None, 1.0, 0.5, "v4, section 5"))
+        C4.seconds: –, expected 1 ± 0.5 (v4, section 5): not yet tested
+    """
+    made = _checked(id, value, expected, tolerance, source, statement, digits)
+    _show(made)
+    return made
+
+
+def read_claims(notebook_path: str | Path) -> list[Claim]:
+    """The claims recorded in the outputs of a notebook file, in order.
+
+    Args:
+        notebook_path: A notebook of format 4, read as plain JSON.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no notebook, or it records one id twice.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> output = {"data": {MIME: Claim("C1.gap", 0.5, 0.5, 0.1, "here").to_json()}}
+        >>> book = {"cells": [{"cell_type": "code", "outputs": [output]}]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "a.ipynb")
+        ...     _ = path.write_text(json.dumps(book))
+        ...     [(c.id, c.verdict) for c in read_claims(path)]
+        [('C1.gap', 'holds')]
+    """
+    try:
+        cells = json.loads(Path(notebook_path).read_text(encoding="utf-8"))["cells"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"notebook_path: got {notebook_path}, expected a notebook of format 4"
+        ) from error
+    outputs = (output for cell in cells for output in cell.get("outputs", ()))
+    claims = [Claim.from_json(out["data"][MIME]) for out in outputs if MIME in out.get("data", {})]
+    ids = [c.id for c in claims]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise ValueError(f"notebook_path: {notebook_path} records {', '.join(twice)} twice")
+    return claims
+
+
+def compare(recorded: Iterable[Claim], rerun: Iterable[Claim]) -> list[str]:
+    """Say in words where a re-run disagrees with the record; an empty list means that it agrees.
+
+    Values may differ by the recorded tolerance. Verdicts and wording may not differ at all.
+
+    Example:
+        >>> old = Claim("C1.gap", 0.50, 0.5, 0.1, "here")
+        >>> compare([old], [Claim("C1.gap", 0.55, 0.5, 0.1, "here")])
+        []
+        >>> compare([old], [])
+        ['C1.gap: recorded, but the re-run does not claim it']
+    """
+    old, new = ({c.id: c for c in claims} for claims in (recorded, rerun))
+    problems = [f"{i}: recorded, but the re-run does not claim it" for i in old if i not in new]
+    problems += [f"{i}: claimed by the re-run, but not recorded" for i in new if i not in old]
+    for i in (i for i in old if i in new):
+        a, b = old[i], new[i]
+        if a.verdict != b.verdict:
+            problems.append(f"{i}: the verdict was '{a.verdict}' and is now '{b.verdict}'")
+        for name in ("value", "expected", "tolerance"):
+            was, now = getattr(a, name), getattr(b, name)
+            if not _near(was, now, 0.0 if name == "tolerance" else a.tolerance):
+                problems.append(f"{i}: {name} {was} became {now}, tolerance {a.tolerance}")
+        for name in ("source", "statement", "digits"):
+            was, now = getattr(a, name), getattr(b, name)
+            if was != now:
+                problems.append(f"{i}: {name} was {was!r} and is now {now!r}")
+    return problems
+
+
+def bundle(made: Claim) -> dict[str, Any]:
+    """The claim as one notebook output: MIME type to content."""
+    return {MIME: made.to_json(), "text/html": made.to_html(), "text/plain": str(made)}
+
+
+def glued(made: Claim) -> dict[str, float | str | None]:
+    """What `claim` glues for use in prose: key to value."""
+    return {made.id: made.value, f"{made.id}.verdict": made.verdict}
+
+
+def _near(was: object, now: object, tolerance: float) -> bool:
+    if isinstance(was, tuple) and isinstance(now, tuple):
+        return all(_near(x, y, tolerance) for x, y in zip(was, now, strict=True))
+    if isinstance(was, float) and isinstance(now, float):
+        return abs(was - now) <= tolerance
+    return was == now
+
+
+def _show(made: Claim) -> None:
+    # The library must import and run without IPython and the book's tools.
+    if (ipython := sys.modules.get("IPython")) is None or ipython.get_ipython() is None:
+        return
+    from IPython.display import display
+    from myst_nb import glue
+
+    display(bundle(made), raw=True)
+    for key, value in glued(made).items():
+        glue(key, value, display=False)
+
+
+def _checked(
+    id: str,
+    value: Number,
+    expected: Expected,
+    tolerance: float,
+    source: str,
+    statement: str = "",
+    digits: int = 3,
+) -> Claim:
+    _text("id", id)
+    if not _ID.fullmatch(id):
+        raise ValueError(f"id: got {id!r}, expected an entry and a slug such as 'C1.toeplitz-gap'")
+    _text("source", source)
+    if not source.strip():
+        raise ValueError("source: got an empty text, expected where the expectation comes from")
+    _text("statement", statement)
+    if not isinstance(digits, int) or isinstance(digits, bool):
+        raise TypeError(f"digits: got {type(digits).__name__}, expected an int")
+    if digits < 1:
+        raise ValueError(f"digits: got {digits}, expected at least 1")
+    allowed = _number("tolerance", tolerance)
+    if allowed < 0:
+        raise ValueError(f"tolerance: got {tolerance}, expected a non-negative number")
+    return Claim(
+        id,
+        None if value is None else _number("value", value),
+        _expected(expected),
+        allowed,
+        source,
+        statement,
+        digits,
+    )
+
+
+def _expected(expected: object) -> Expected:
+    if not isinstance(expected, tuple | list):
+        return _number("expected", expected)
+    if len(expected) != 2:
+        raise ValueError(f"expected: got {len(expected)} ends, expected a pair (low, high)")
+    low, high = (None if end is None else _number("expected", end) for end in expected)
+    if low is None and high is None:
+        raise ValueError("expected: got (None, None), expected at least one end")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"expected: got ({low}, {high}), expected low at most high")
+    return low, high
+
+
+def _number(name: str, number: object) -> float:
+    wanted = "expected a real number"
+    # A truth value or a numeral in a text is a slip, though float() would take it.
+    if isinstance(number, bool | str | bytes) or not isinstance(number, SupportsFloat):
+        raise TypeError(f"{name}: got {type(number).__name__}, {wanted}")
+    try:
+        result = float(number)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: got {number!r}, {wanted}") from error
+    if not math.isfinite(result):
+        raise ValueError(f"{name}: got {result}, expected a finite number")
+    return result
+
+
+def _text(name: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: got {type(text).__name__}, expected a str")

@@ -1,0 +1,269 @@
+r"""Start an SSM with a task's spectrum: place poles so that the layer's output power follows the task.
+
+What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) = |H_h(\omega)|^2 S_u(\omega)`, the power spectrum of the
+channels' outputs on the task's input. Matching every channel to the whole spectrum would make all channels alike; matching
+:math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
+"""
+
+import dataclasses
+import math
+import time
+from typing import Any
+
+import numpy as np
+import scipy.optimize
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from tdi_lib import _checks
+from tdi_lib.model import SequenceModel
+from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.ssm import DiagonalSSM
+
+__all__ = [
+    "MatchReport",
+    "layer_importance",
+    "match_power_spectrum_",
+    "spectral_loss",
+    "tdi_init_",
+]
+
+N_CENTRES = 128
+LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
+
+
+@dataclasses.dataclass(frozen=True)
+class MatchReport:
+    """What a match did.
+
+    Attributes:
+        loss_before, loss_after: :func:`spectral_loss` of the (first) layer, between 0 and 2.
+        seconds: wall time, the estimate of the spectrum included when :func:`tdi_init_` made it.
+        solver: ``nnls`` or ``adam``.
+        changed: names of the parameters that were set.
+        spectrum: the task spectrum that was matched.
+    """
+
+    loss_before: float
+    loss_after: float
+    seconds: float
+    solver: str
+    changed: tuple[str, ...]
+    spectrum: TaskSpectrum
+
+
+def layer_importance(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> np.ndarray:
+    r"""Mean over channels of :math:`|H_h|^2 S_u` at ``spectrum.omega`` (F,), scaled to unit mean."""
+    with torch.no_grad():
+        eta = _importance(ssm, *_grid(ssm, spectrum)).mean(dim=0)
+    return (eta / eta.mean()).double().cpu().numpy()
+
+
+def spectral_loss(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> float:
+    r"""The matching loss :math:`\bigl\| \eta/\|\eta\| - \eta^*/\|\eta^*\| \bigr\|^2` (arXiv 2509.20789), on importances: 0 to 2.
+
+    >>> spectrum = TaskSpectrum(np.linspace(0, np.pi, 9), np.ones(9), np.ones(9), "flat", 4)
+    >>> 0 <= spectral_loss(DiagonalSSM(4, 8), spectrum) <= 2
+    True
+    """
+    eta, target = layer_importance(ssm, spectrum), spectrum.importance
+    return float(2 - 2 * (eta @ target) / (np.linalg.norm(eta) * np.linalg.norm(target)))
+
+
+def match_power_spectrum_(
+    ssm: DiagonalSSM,
+    spectrum: TaskSpectrum,
+    *,
+    solver: str = "nnls",
+    decay: float = 0.02,
+    spread: float = 0.05,
+    steps: int = 300,
+    generator: torch.Generator | None = None,
+) -> MatchReport:
+    r"""Set ``ssm``'s poles and output weights in place so that the layer's importance follows ``spectrum``'s.
+
+    ``nnls``, closed form: a channel is a narrow filter around a centre :math:`\omega_c`: its poles are drawn within ``spread`` rad
+    of it with one ``decay``, its weights make the output follow the input *there* and as little as possible elsewhere
+    (Capon's minimum-variance filter: without it a band five decades louder leaks through every tail), its gain gives
+    unit output power on the task's input. The layer's importance is then a non-negative mixture
+    :math:`\sum_c w_c \psi_c(\omega)` of known bumps; ``w`` solves one non-negative least-squares problem, and the H channels take their
+    centres at the quantiles of ``w``: frequencies are *placed*, not searched for.
+
+    ``adam``: gradient descent on :func:`spectral_loss` from the present parameters (the paper's way); the layer's mean output
+    power is then set to one.
+
+    Args:
+        ssm: the layer, changed in place.
+        spectrum: the task's, from :func:`~tdi_lib.spectrum.estimate_task_spectrum`.
+        solver: ``nnls`` or ``adam``.
+        decay: decay rate of the placed poles per sample; their memory is ``1 / decay`` samples.
+        spread: half-width of a channel's cluster of poles, rad/sample.
+        steps: gradient steps of ``adam``.
+        generator: source of randomness for the draw; the global one if omitted.
+
+    >>> ssm = DiagonalSSM(16, 16)
+    >>> omega = np.linspace(0, np.pi, 129)
+    >>> bump = np.exp(-(((omega - 1.2) / 0.15) ** 2))
+    >>> report = match_power_spectrum_(ssm, TaskSpectrum(omega, bump, np.ones(129), "cross", 64))
+    >>> report.loss_after < 0.1 < report.loss_before
+    True
+    """
+    _checks.module("ssm", ssm, DiagonalSSM)
+    _checks.module("spectrum", spectrum, TaskSpectrum)
+    solver = _checks.choice("solver", solver, ("nnls", "adam"))
+    decay = _checks.real_number("decay", decay, low=1e-6, high=10.0)
+    spread = _checks.real_number("spread", spread, low=0.0, high=math.pi)
+    steps = _checks.positive_int("steps", steps)
+    start = time.perf_counter()
+    before = spectral_loss(ssm, spectrum)
+    if solver == "nnls":
+        _place_(ssm, spectrum, decay, spread, generator)
+        changed = ("log_A_real", "A_imag", "C_real_imag")
+    else:
+        _descend_(ssm, spectrum, steps)
+        changed = ("log_dt", "log_A_real", "A_imag", "C_real_imag")
+    after = spectral_loss(ssm, spectrum)
+    return MatchReport(before, after, time.perf_counter() - start, solver, changed, spectrum)
+
+
+def tdi_init_(
+    model: SequenceModel,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    layers: str = "first",
+    method: str = "auto",
+    solver: str = "nnls",
+    generator: torch.Generator | None = None,
+    **estimate: Any,
+) -> MatchReport:
+    """Task-dependent initialisation in one line: estimate the spectrum of (x, y), match the model's SSM to it, in place.
+
+    Args:
+        model: a :class:`~tdi_lib.model.SequenceModel`, or a :class:`~tdi_lib.ssm.DiagonalSSM` itself.
+        x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`.
+        layers: ``first``, or ``all`` to give every layer the input's task spectrum.
+        method, estimate: the estimator and its further arguments.
+        solver: as for :func:`match_power_spectrum_`.
+        generator: source of randomness; the global one if omitted.
+
+    Returns:
+        The report on the first layer, its ``seconds`` for everything and ``changed`` naming every parameter set.
+
+    >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
+    >>> x = np.random.default_rng(0).normal(size=(64, 32))
+    >>> tdi_init_(model, x, x @ np.cos(np.arange(32))).changed
+    ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
+    """
+    _checks.module("model", model, (SequenceModel, DiagonalSSM))
+    layers = _checks.choice("layers", layers, ("first", "all"))
+    if isinstance(model, DiagonalSSM):
+        targets = {"": model}
+    else:
+        targets = {f"layers.{i}.ssm.": layer.ssm for i, layer in enumerate(model.layers)}  # type: ignore[union-attr,misc]
+        if layers == "first":
+            targets = dict(list(targets.items())[:1])
+    start = time.perf_counter()
+    spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
+    reports = [
+        match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator)
+        for ssm in targets.values()
+    ]
+    changed = tuple(
+        prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed
+    )
+    return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed)
+
+
+def _grid(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> tuple[Tensor, Tensor]:
+    """The spectrum's frequencies and input power as tensors beside the SSM's parameters."""
+    return tuple(  # type: ignore[return-value]
+        torch.as_tensor(array, dtype=ssm.log_dt.dtype, device=ssm.log_dt.device)
+        for array in (spectrum.omega, spectrum.input_power)
+    )
+
+
+def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
+    """Output power spectrum of every channel on the task's input (H, F)."""
+    return ssm.frequency_response(omega).abs() ** 2 * input_power
+
+
+def _responses(log_poles: np.ndarray, omega: np.ndarray) -> np.ndarray:
+    r"""Features (H, F, 2N) in which a channel's response is linear: :math:`H = \phi^\top (\mathrm{Re}\,c, \mathrm{Im}\,c)`.
+
+    From :math:`H(\omega) = \sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}` with :math:`g_n(\omega) = 1/(1 - a_n e^{-i\omega})`.
+    """
+    z = 1j * np.broadcast_to(omega, (len(log_poles), omega.shape[-1]))[:, :, None]
+    direct = -1 / np.expm1(log_poles[:, None, :] - z)  # (H F N)
+    mirrored = -1 / np.expm1(log_poles[:, None, :].conj() - z)
+    return np.concatenate([direct + mirrored, 1j * (direct - mirrored)], axis=-1)
+
+
+def _focused_weights(
+    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, spectrum: TaskSpectrum
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder, and the importances (H, F) they give.
+
+    Among all weights on the given poles, take those with the least output power on the task's input,
+    :math:`\min_c c^\top R c`, :math:`R = \mathrm{Re} \int \bar\phi\,\phi^\top S_u`, for a unit response (of a given phase) at the
+    centre: Capon's minimum-variance filter, :math:`c \propto R^{-1} \mathrm{Re}(e^{-i\theta}\phi(\omega_c))`. Scaled to unit output power.
+    """
+    phi = _responses(log_poles, spectrum.omega[None, :])  # (H F 2N)
+    weighted = np.sqrt(spectrum.input_power / spectrum.omega.size)[:, None] * phi
+    stacked = np.concatenate([weighted.real, weighted.imag], axis=1)  # (H 2F 2N)
+    covariance = stacked.transpose(0, 2, 1) @ stacked  # (H 2N 2N)
+    at_centre = _responses(log_poles, centres[:, None])[:, 0]  # (H 2N)
+    wanted = (np.exp(-1j * phases)[:, None] * at_centre).real
+    size = covariance.shape[-1]
+    loading = LOADING * np.trace(covariance, axis1=1, axis2=2) / size
+    loaded = covariance + loading[:, None, None] * np.eye(size)
+    c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
+    c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
+    importance = np.abs(phi @ c)[:, :, 0] ** 2 * spectrum.input_power
+    real, imag = np.split(c[:, :, 0], 2, axis=1)
+    return real + 1j * imag, importance
+
+
+def _place_(
+    ssm: DiagonalSSM,
+    spectrum: TaskSpectrum,
+    decay: float,
+    spread: float,
+    generator: torch.Generator | None,
+) -> None:
+    centres = (np.arange(N_CENTRES) + 0.5) * math.pi / N_CENTRES
+    n_channels, n_pairs = ssm.A_imag.shape
+    # what a channel at each centre would add to the layer, its poles evenly spread
+    offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
+    evenly = -decay + 1j * (centres[:, None] + offsets)
+    _, atoms = _focused_weights(evenly, centres, np.zeros(N_CENTRES), spectrum)
+    mixture, _ = scipy.optimize.nnls(atoms.T, spectrum.importance)
+
+    cumulative = np.concatenate([[0.0], np.cumsum(mixture)]) / mixture.sum()
+    edges = np.linspace(0, math.pi, N_CENTRES + 1)
+    chosen = np.interp((np.arange(n_channels) + 0.5) / n_channels, cumulative, edges)  # (H)
+
+    draw = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
+    poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
+    residues, _ = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], spectrum)
+    ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
+
+
+def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
+    omega, input_power = _grid(ssm, spectrum)
+    target = torch.as_tensor(spectrum.importance).to(omega)
+    target = target / target.norm()
+    parameters = [ssm.log_dt, ssm.log_A_real, ssm.A_imag, ssm.C_real_imag]
+    optimiser = torch.optim.Adam(parameters, lr=0.02)
+    with torch.enable_grad():
+        for _ in range(steps):
+            eta = _importance(ssm, omega, input_power).mean(dim=0)
+            gradients = torch.autograd.grad(((eta / eta.norm() - target) ** 2).sum(), parameters)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.step()
+    for parameter in parameters:
+        parameter.grad = None
+    with torch.no_grad():  # unit output power on average over the layer
+        ssm.C_real_imag /= _importance(ssm, omega, input_power).mean().sqrt()

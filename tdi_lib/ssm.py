@@ -1,0 +1,336 @@
+r"""The diagonal state space model: poles in, kernel, frequency response and recurrence out.
+
+One channel with :math:`N` conjugate pairs of modes, step :math:`\Delta`, zero-order hold:
+
+.. math::
+
+    a_n = e^{\Delta A_n}, \qquad b_n = B_n (a_n - 1)/A_n, \qquad
+    k_l = 2\,\mathrm{Re} \sum_n C_n b_n a_n^l .
+
+Shapes: ``B`` batch, ``H = d_model`` channels, ``N = d_state / 2`` pairs, ``L`` time steps, ``F`` frequencies.
+Angular frequencies ``omega`` are in rad/sample. The model follows Gu et al., arXiv 2206.11893.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from torch import Tensor, nn
+
+from tdi_lib import _checks
+
+__all__ = [
+    "INITIALISATIONS",
+    "DiagonalSSM",
+    "causal_convolution",
+    "poles_dfout",
+    "poles_inv",
+    "poles_legs",
+    "poles_lin",
+    "poles_real",
+    "poles_scaled",
+]
+
+
+def poles_lin(n_pairs: int) -> np.ndarray:
+    r"""S4D-Lin, :math:`A_n = -\tfrac12 + i\pi n` (arXiv 2206.11893, eq. 9), complex, shape (N,).
+
+    >>> poles_lin(3)
+    array([-0.5+0.j        , -0.5+3.14159265j, -0.5+6.28318531j])
+    """
+    return poles_scaled(n_pairs, alpha=1.0)
+
+
+def poles_scaled(n_pairs: int, alpha: float = 3.0) -> np.ndarray:
+    r"""S4D-Lin with frequencies stretched, :math:`A_n = -\tfrac12 + i\alpha\pi n` (arXiv 2410.02035), shape (N,)."""
+    return -0.5 + 1j * alpha * np.pi * np.arange(n_pairs)
+
+
+def poles_inv(n_pairs: int) -> np.ndarray:
+    r"""S4D-Inv, :math:`A_n = -\tfrac12 + i\frac{M}{\pi}\bigl(\frac{M}{2n+1} - 1\bigr)`, :math:`M = 2N` (2206.11893, eq. 8)."""
+    m = 2 * n_pairs
+    return -0.5 + 1j * m / np.pi * (m / (2 * np.arange(n_pairs) + 1) - 1)
+
+
+def poles_real(n_pairs: int) -> np.ndarray:
+    r"""S4D-Real, :math:`A_n = -(n+1)` (2206.11893, eq. 10), shape (N,)."""
+    return -(np.arange(n_pairs) + 1.0) + 0j
+
+
+def poles_legs(n_pairs: int) -> np.ndarray:
+    r"""S4D-LegS: the eigenvalues of the normal part of HiPPO-LegS (2206.11893, sec. 4), shape (N,).
+
+    :math:`S = A + PP^\top` with :math:`P_n = \sqrt{n + 1/2}` is :math:`-\tfrac12 I` plus a skew matrix, so the real parts are
+    exactly :math:`-\tfrac12` and the imaginary parts come from a Hermitian problem.
+
+    >>> poles_legs(1)  # M = 2: S = [[-1/2, r], [-r, -1/2]] with r = sqrt(3) / 2
+    array([-0.5+0.8660254j])
+    """
+    p = np.sqrt(np.arange(2 * n_pairs) + 0.5)
+    skew = np.triu(np.outer(p, p), 1)
+    skew = skew - skew.T
+    imag = np.linalg.eigvalsh(-1j * skew)
+    return -0.5 + 1j * imag[imag > 0]
+
+
+def poles_dfout(d_model: int, n_pairs: int, xi: np.ndarray) -> np.ndarray:
+    r"""S4D-DFouT log-poles per sample, :math:`-\xi_h/2 + i(2\pi n/M + \varphi_h)` (arXiv 2508.20441), shape (H, N).
+
+    The offsets :math:`\varphi_h = 2\pi h/(MH)`, :math:`h = 0..H-1`, interleave the channels' combs. Use with a unit step:
+    the frequency of a mode is then set in discrete time and does not move with its decay.
+    """
+    m = 2 * n_pairs
+    phase = 2 * np.pi * (np.arange(n_pairs)[None, :] + np.arange(d_model)[:, None] / d_model) / m
+    return -xi[:, None] / 2 + 1j * phase
+
+
+INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
+    "lin": poles_lin,
+    "inv": poles_inv,
+    "legs": poles_legs,
+    "real": poles_real,
+    "dfout": None,  # placed in discrete time, channel by channel
+    "scaled": poles_scaled,
+}
+"""Named initialisations: each gives the continuous-time poles of one channel from the number of pairs."""
+
+
+def causal_convolution(
+    signal: Float[Tensor, "... L"], kernel: Float[Tensor, "... L"]
+) -> Float[Tensor, "... L"]:
+    r"""Causal convolution :math:`y_t = \sum_{l \le t} k_l u_{t-l}` along the last axis by zero-padded FFT, O(L log L).
+
+    Leading axes broadcast.
+
+    >>> causal_convolution(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([1.0, 10.0, 100.0]))
+    tensor([  1.,  10., 102.])
+    """
+    length = signal.shape[-1]
+    n = 2 * length  # no wrap-around
+    product = torch.fft.rfft(signal, n=n) * torch.fft.rfft(kernel, n=n)
+    return torch.fft.irfft(product, n=n)[..., :length]
+
+
+class DiagonalSSM(nn.Module):
+    r"""H independent single-input single-output diagonal SSMs (S4D).
+
+    Args:
+        d_model: number of channels H.
+        d_state: full state size of a channel; ``d_state / 2`` conjugate pairs are stored. Even.
+        init: ``lin``, ``inv``, ``legs``, ``real``, ``dfout``, ``scaled``, or a callable ``init(n_pairs)`` that returns
+            continuous-time poles (N,) or (H, N), complex with negative real parts.
+        dt_min, dt_max: the step is log-uniform on this range, one per channel. (``dfout`` uses a unit step and draws
+            its decays :math:`\xi` on [1e-3, 1e-1] instead.)
+        generator: source of randomness for ``dt`` and ``C``; the global one if omitted.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for odd or non-positive sizes, an empty step range, an unknown
+            ``init``, or poles of the wrong shape or outside the left half plane.
+
+    Every entry of ``C`` is standard complex normal and ``B`` is one (arXiv 2206.11893, sec. 4).
+    The real part is held negative by its logarithm, so the filter stays stable under any training step.
+
+    >>> ssm = DiagonalSSM(2, 8, generator=torch.Generator().manual_seed(0))
+    >>> ssm.kernel(100).shape, ssm.frequency_response(torch.linspace(0, torch.pi, 5)).shape
+    (torch.Size([2, 100]), torch.Size([2, 5]))
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        init: str | Callable[[int], np.ndarray] = "lin",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_model = _checks.positive_int("d_model", d_model)
+        self.d_state = _checks.positive_int("d_state", d_state, minimum=2)
+        if d_state % 2:
+            raise ValueError(f"d_state must be even (conjugate pairs are stored), got {d_state}")
+        n_pairs = self.d_state // 2
+        low = _checks.real_number("dt_min", dt_min, low=1e-12)
+        high = _checks.real_number("dt_max", dt_max, low=1e-12)
+        if low > high:
+            raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} > {dt_max}")
+
+        uniform = torch.rand(self.d_model, generator=generator)
+        log_dt = uniform * (math.log(high) - math.log(low)) + math.log(low)  # (H)
+        if init == "dfout":
+            xi = torch.exp(uniform * math.log(100.0) + math.log(1e-3)).double().numpy()
+            poles, log_dt = poles_dfout(self.d_model, n_pairs, xi), torch.zeros(self.d_model)
+        else:
+            poles = self._poles(init, n_pairs)
+        poles = np.broadcast_to(poles, (self.d_model, n_pairs))
+        c = torch.randn(self.d_model, n_pairs, 2, generator=generator) * math.sqrt(0.5)
+
+        as_tensor = lambda array: torch.tensor(array, dtype=torch.get_default_dtype())  # noqa: E731
+        self.log_dt = nn.Parameter(log_dt)
+        self.log_A_real = nn.Parameter(as_tensor(np.log(-poles.real)))  # (H N)
+        self.A_imag = nn.Parameter(as_tensor(poles.imag))  # (H N)
+        self.C_real_imag = nn.Parameter(c)  # (H N 2)
+        # Real view, not complex: Module.to(float64) would silently drop the imaginary part of a complex buffer.
+        one = torch.tensor([1.0, 0.0]).expand(self.d_model, n_pairs, 2)
+        self.register_buffer("B_real_imag", one.clone())
+        self.B_real_imag: Tensor
+
+    def _poles(self, init: object, n_pairs: int) -> np.ndarray:
+        if callable(init):
+            rule = init
+        else:
+            rule = INITIALISATIONS[_checks.choice("init", init, tuple(INITIALISATIONS))]
+        assert rule is not None
+        poles = np.asarray(rule(n_pairs))
+        if poles.shape not in {(n_pairs,), (self.d_model, n_pairs)}:
+            raise ValueError(
+                f"init must give poles of shape ({n_pairs},) or ({self.d_model}, {n_pairs}), got {poles.shape}"
+            )
+        if not (np.isfinite(poles).all() and (poles.real < 0).all()):
+            raise ValueError("init must give finite poles with negative real parts (a stable filter)")
+        return poles
+
+    @property
+    def A(self) -> Complex[Tensor, "H N"]:
+        """Continuous-time poles, one of each conjugate pair."""
+        return torch.complex(-self.log_A_real.exp(), self.A_imag)
+
+    @property
+    def B(self) -> Complex[Tensor, "H N"]:
+        """Input weights (ones unless a caller sets them)."""
+        return torch.view_as_complex(self.B_real_imag)
+
+    @property
+    def C(self) -> Complex[Tensor, "H N"]:
+        """Output weights."""
+        return torch.view_as_complex(self.C_real_imag)
+
+    @property
+    def dt(self) -> Float[Tensor, "H"]:
+        """Step of each channel."""
+        return self.log_dt.exp()
+
+    @property
+    def log_poles(self) -> Complex[Tensor, "H N"]:
+        r"""Log of the discrete poles, :math:`\Delta A`: decay per sample and (unwrapped) frequency in rad/sample."""
+        return self.dt[:, None] * self.A
+
+    def discretise(self) -> tuple[Complex[Tensor, "H N"], Complex[Tensor, "H N"]]:
+        r"""Zero-order hold: log-poles :math:`\Delta A` and :math:`b = B\,(e^{\Delta A} - 1)/A`, both (H, N)."""
+        log_a = self.log_poles
+        # expm1, not exp - 1: for small steps the difference would lose half of the digits
+        return log_a, self.B * torch.expm1(log_a) / self.A
+
+    def kernel(self, length: int) -> Float[Tensor, "H L"]:
+        r"""Impulse response :math:`k_0 .. k_{L-1}` of every channel.
+
+        With :math:`l = qM + m` a power splits, :math:`a^l = a^{qM} a^m`: two tables of about :math:`\sqrt L` powers per mode and one real
+        batched matrix product of inner size 2N replace the (H, N, L) Vandermonde matrix. Memory O(H N sqrt(L) + H L).
+
+        >>> ssm = DiagonalSSM(1, 2).double()
+        >>> log_a, b = ssm.discretise()
+        >>> direct = 2 * (ssm.C * b * (7 * log_a).exp()).real.item()
+        >>> abs(ssm.kernel(10)[0, 7].item() / direct - 1) < 1e-12
+        True
+        """
+        length = _checks.positive_int("length", length)
+        log_a, b = self.discretise()
+        c = 2 * self.C * b
+        inner = math.isqrt(length - 1) + 1  # M
+        outer = -(-length // inner)  # Q, with Q M >= L
+        fine = self._powers(1, inner)  # (H 2N M)
+        coarse_re, coarse_im = self._powers(inner, outer).chunk(2, dim=1)  # (H N Q) each
+        c_re, c_im = c.real[:, :, None], c.imag[:, :, None]
+        # Re(x y) = Re x Re y - Im x Im y, as one real product over 2N
+        coarse = torch.cat(
+            [c_re * coarse_re - c_im * coarse_im, -c_re * coarse_im - c_im * coarse_re], dim=1
+        )  # (H 2N Q)
+        return torch.einsum("hnq,hnm->hqm", coarse, fine).flatten(1)[:, :length]  # (H L)
+
+    def _powers(self, stride: int, count: int) -> Float[Tensor, "H 2N K"]:
+        """Real, then imaginary parts of the poles' powers 0, stride, 2 stride, ...
+
+        In float32 the phase of a late power (thousands of radians) would keep few digits after the point, so it is
+        formed and reduced in float64 where the device has it; cosines and exponentials stay in the model's dtype.
+        """
+        dtype = self.log_dt.dtype
+        wide = dtype if self.log_dt.device.type == "mps" else torch.float64
+        steps = stride * torch.arange(count, dtype=wide, device=self.log_dt.device)
+        dt = self.log_dt.to(wide).exp()[:, None]
+        phase = torch.remainder((dt * self.A_imag)[:, :, None] * steps, 2 * math.pi).to(dtype)
+        decay = (-dt * self.log_A_real.to(wide).exp()).to(dtype)
+        magnitude = torch.exp(decay[:, :, None] * steps.to(dtype))  # (H N K)
+        return torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
+
+    def frequency_response(
+        self, omega: Tensor, length: int | None = None
+    ) -> Complex[Tensor, "H F"]:
+        r"""Frequency response :math:`H(\omega)` at ``omega`` (F,) in rad/sample, closed form.
+
+        .. math::
+            H(\omega) = \sum_n \frac{c_n}{1 - a_n e^{-i\omega}} + \frac{\bar c_n}{1 - \bar a_n e^{-i\omega}}, \qquad c_n = C_n b_n
+
+        With ``length=L`` each term is multiplied by :math:`1 - (a e^{-i\omega})^L`: exactly the response of the kernel cut at L,
+        so on the DFT grid it *is* the FFT of ``kernel(L)``.
+        """
+        if not isinstance(omega, Tensor) or omega.ndim != 1 or omega.is_complex():
+            got = (
+                f"{tuple(omega.shape)} {omega.dtype}"
+                if isinstance(omega, Tensor)
+                else type(omega).__name__
+            )
+            raise TypeError(f"omega must be a real tensor of shape (F,) in rad/sample, got {got}")
+        log_a, b = self.discretise()
+        c = self.C * b
+        shift = 1j * omega.to(log_a.device, self.log_dt.dtype)  # (F)
+        total = torch.zeros((), dtype=c.dtype, device=c.device)
+        for log_pole, weight in ((log_a, c), (log_a.conj(), c.conj())):
+            z = log_pole[:, :, None] - shift  # (H N F), log of a e^{-i omega}
+            term = -weight[:, :, None] / torch.expm1(z)
+            if length is not None:
+                term = term * -torch.expm1(_checks.positive_int("length", length) * z)
+            total = total + term.sum(dim=1)
+        return total
+
+    def initial_state(self, batch: int) -> Complex[Tensor, "B H N"]:
+        """The zero state for :meth:`step`."""
+        return torch.zeros(batch, *self.C.shape, dtype=self.C.dtype, device=self.C.device)
+
+    def step(
+        self, state: Complex[Tensor, "B H N"], input: Float[Tensor, "B H"]
+    ) -> tuple[Complex[Tensor, "B H N"], Float[Tensor, "B H"]]:
+        r"""One step of the recurrence :math:`x_t = a x_{t-1} + b u_t,\ y_t = 2\,\mathrm{Re}\, C x_t`; returns (state, output).
+
+        Run over a sequence it agrees with the convolution by :meth:`kernel`.
+        """
+        log_a, b = self.discretise()
+        state = log_a.exp() * state + b * input[:, :, None]  # (B H N)
+        return state, 2 * (self.C * state).sum(-1).real
+
+    def forward(self, u: Float[Tensor, "B H L"]) -> Float[Tensor, "B H L"]:
+        """Filter every channel of ``u`` causally by its kernel."""
+        return causal_convolution(u, self.kernel(u.shape[-1]))
+
+    @torch.no_grad()
+    def set_log_poles_(
+        self, log_poles: Complex[Tensor, "H N"], residues: Complex[Tensor, "H N"]
+    ) -> None:
+        r"""Place discrete log-poles :math:`\Delta A` and residues :math:`c = C b` in place; the steps ``dt`` and B are kept.
+
+        >>> ssm = DiagonalSSM(1, 2).double()
+        >>> ssm.set_log_poles_(torch.tensor([[-0.1 + 1j]]), torch.tensor([[1.0 + 0j]]))
+        >>> bool(torch.isclose(ssm.kernel(2)[0, 1], 2 * torch.tensor([-0.1 + 1j]).exp().real.double()))
+        True
+        """
+        log_poles = log_poles.to(self.log_dt.device)
+        a = log_poles / self.dt[:, None]
+        c = residues.to(self.log_dt.device) / (self.B * torch.expm1(log_poles) / a)
+        self.log_A_real.copy_((-a.real).log())
+        self.A_imag.copy_(a.imag)
+        self.C_real_imag.copy_(torch.view_as_real(c))
+
+    def extra_repr(self) -> str:
+        return f"d_model={self.d_model}, d_state={self.d_state}"

@@ -1,0 +1,186 @@
+"""Trials: one training run as a plain configuration, its record as a row, and a study as a table of rows.
+
+A study is recorded once (minutes to hours) under ``results/`` with its provenance; notebooks replay it and retrain a
+small slice. Running it again runs only what is missing.
+"""
+
+import concurrent.futures
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import multiprocessing
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from tdi_lib import _checks, datasets
+from tdi_lib.matching import spectral_loss, tdi_init_
+from tdi_lib.model import SequenceModel
+from tdi_lib.spectrum import estimate_task_spectrum
+from tdi_lib.training import evaluate, fit
+
+__all__ = ["INITS", "Trial", "provenance", "read_study", "record_study", "run_trial"]
+
+INITS = ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")
+"""What a trial can start from: named initialisations, the ``flat`` bank, ours (``tdi``), the paper's (``cross``)."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Trial:
+    """One training run. Two trials that differ only in ``init`` share data, batches and every other initial value.
+
+    Attributes:
+        dataset: a name of :func:`tdi_lib.datasets.available`.
+        n: training examples, the validation part included.
+        seed: of the subset, the initial values and the order of batches.
+        init: one of :data:`INITS`.
+        d_model, d_state, n_layers, max_steps, patience, batch_size, lr: see
+            :class:`~tdi_lib.model.SequenceModel` and :func:`~tdi_lib.training.fit`.
+    """
+
+    dataset: str
+    n: int
+    seed: int
+    init: str
+    d_model: int = 32
+    d_state: int = 32
+    n_layers: int = 2
+    max_steps: int = 500
+    patience: int = 8
+    batch_size: int = 32
+    lr: float = 5e-3
+
+
+def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
+    """Train and score one trial; returns its row.
+
+    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration``, ``best_step``, ``steps``,
+    ``seconds`` of the training and ``init_seconds`` of estimate and match; the order of task that was found
+    (``method``); the first layer's spectral loss to the task's spectrum when training starts and when it has ended
+    (``spectral_start``, ``spectral_end``).
+    """
+    _checks.choice("trial.init", trial.init, INITS)
+    data = datasets.load(trial.dataset, progress=progress)
+    part = data.subset(trial.n, seed=trial.seed)
+    # the scale of the data from the training part alone
+    mean, scale = part.x.mean(axis=(0, 1)), part.x.std(axis=(0, 1))
+    x, x_val, x_test = ((a - mean) / scale for a in (part.x, part.x_val, data.x_test))
+
+    generator = torch.Generator().manual_seed(trial.seed)
+    bank = trial.init in ("flat", "tdi", "cross")
+    model = SequenceModel(
+        data.d_input,
+        data.n_classes,
+        d_model=trial.d_model,
+        d_state=trial.d_state,
+        n_layers=trial.n_layers,
+        init="lin" if bank else trial.init,
+        generator=generator,
+    )
+    first = model.layers[0].ssm
+    init_seconds = 0.0
+    if bank:
+        method = "auto" if trial.init == "tdi" else trial.init
+        init_seconds = tdi_init_(model, x, part.y, method=method, generator=generator).seconds
+    task = estimate_task_spectrum(x, part.y)  # the yardstick of every init, whatever it started from
+    start = spectral_loss(first, task)
+    result = fit(
+        model,
+        x,
+        part.y,
+        x_val=x_val,
+        y_val=part.y_val,
+        max_steps=trial.max_steps,
+        patience=trial.patience,
+        batch_size=trial.batch_size,
+        lr=trial.lr,
+        seed=trial.seed,
+        progress=progress,
+        device="cpu" if not torch.cuda.is_available() else "gpu",
+    )
+    scores = evaluate(model, x_test, data.y_test)
+    return dataclasses.asdict(trial) | {
+        "loss": scores.loss,
+        "accuracy": scores.accuracy,
+        "calibration": scores.calibration,
+        "best_step": result.best_step,
+        "steps": result.history[-1]["step"],
+        "seconds": result.seconds,
+        "init_seconds": init_seconds,
+        "method": task.method,
+        "spectral_start": start,
+        "spectral_end": spectral_loss(first, task),
+    }
+
+
+def provenance() -> dict[str, str]:
+    """Where a result comes from: commit, versions, device."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
+    ).stdout.strip()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {
+        "commit": commit or "unknown",
+        "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
+    }
+
+
+def record_study(trials: Iterable[Trial], path: str | Path, *, workers: int = 2) -> pd.DataFrame:
+    """Run the trials that ``path`` (Parquet) does not hold yet, each on one thread, and add their rows.
+
+    The file is replaced whole after every trial, so an interruption loses at most the trials in flight; run again to go
+    on. Rows carry :func:`provenance`. One process at a time may write a file.
+    """
+    path = Path(path)
+    workers = _checks.positive_int("workers", workers)
+    table = read_study(path) if path.exists() else pd.DataFrame()
+    done = set() if table.empty else set(map(_trial_of, table.to_dict("records")))
+    missing = sorted(set(trials) - done)
+    # spawned, not forked: torch's threads do not survive a fork
+    context = multiprocessing.get_context("spawn")
+    start = functools.partial(torch.set_num_threads, 1)
+    origin = {"provenance": json.dumps(provenance())}
+    with (
+        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start) as pool,
+        tqdm(total=len(missing), unit="trial", desc=path.stem) as bar,
+    ):
+        for future in concurrent.futures.as_completed(pool.submit(run_trial, t) for t in missing):
+            row = pd.DataFrame([future.result() | origin])
+            table = pd.concat([table, row], ignore_index=True) if len(table) else row
+            _write(table, path)
+            bar.update()
+    return table
+
+
+def read_study(path: str | Path) -> pd.DataFrame:
+    """The recorded rows of a study, sorted by configuration."""
+    return pd.read_parquet(path).sort_values(_FIELDS, ignore_index=True)
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Trial)]
+
+
+def _trial_of(row: dict[str, Any]) -> Trial:
+    return Trial(**{name: row[name] for name in _FIELDS})
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    table.sort_values(_FIELDS, ignore_index=True).to_parquet(temporary, index=False)
+    os.replace(temporary, path)

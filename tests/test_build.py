@@ -1,0 +1,139 @@
+"""book/build.py: what is executed again, what a failure leaves, what a re-run writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build = load(ROOT / "book" / "build.py")
+
+
+def notebook(*sources: str, prose: str = "") -> dict[str, Any]:
+    cells: list[dict[str, Any]] = [
+        {"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": source}
+        | {"execution_count": None, "outputs": []}
+        for i, source in enumerate(('profile = "book"', *sources))
+    ]
+    cells[0]["metadata"]["tags"] = ["parameters"]
+    cells.append({"cell_type": "markdown", "id": "m", "metadata": {}, "source": prose})
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A small project: a library, a recorded result and one notebook."""
+    for name, text in {
+        "tdi_lib/a.py": "x = 1",
+        "results/run/one.json": "1",
+        "results/other.json": "1",
+        "notebooks/one.ipynb": json.dumps(
+            notebook("print(profile)", "open('results/run/one.json')")
+        ),
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "again"),
+    [
+        ("tdi_lib/a.py", "x = 2", True),
+        ("tdi_lib/sub/b.py", "", True),
+        ("results/run/one.json", "2", True),
+        ("results/other.json", "2", False),
+        ("README.md", "new", False),
+    ],
+)
+def test_key_follows_the_inputs(root: Path, name: str, text: str, again: bool) -> None:
+    case = notebook("load('results/run/')")
+    before = build.input_key(case, "book", root)
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+    assert (build.input_key(case, "book", root) != before) == again
+
+
+def test_key_follows_code_and_profile_but_not_prose_or_form(root: Path) -> None:
+    key = build.input_key(notebook("a\nb"), "book", root)
+    assert key == build.input_key(notebook("a\nb", prose="other words"), "book", root)
+    lines = notebook("a\nb")
+    lines["cells"][1]["source"] = ["a\n", "b"]
+    assert key == build.input_key(lines, "book", root)
+    assert key != build.input_key(notebook("a\nc"), "book", root)
+    assert key != build.input_key(notebook("a\nb"), "smoke", root)
+
+
+def run(root: Path, profile: str = "book", **options: Any) -> int:
+    settings = {"force": False, "only": None, "root": root} | options
+    count: int = build.execute_changed(profile, **settings)
+    return count
+
+
+def test_second_run_does_nothing_and_a_forced_one_writes_the_same_bytes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in build.ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    path = root / "notebooks" / "one.ipynb"
+    figure = "%config InlineBackend.figure_formats = ['svg']\nimport matplotlib.pyplot as plt\n"
+    figure += "plt.rcParams['svg.hashsalt'] = 'x'\nplt.subplots();"
+    path.write_text(json.dumps(notebook("print(profile)", figure)))
+    assert run(root) == 1
+    first = path.read_bytes()
+    assert b"papermill" not in first
+    assert b"image/svg+xml" in first
+    assert json.loads(first)["cells"][1]["outputs"][0]["text"] == ["book\n"]
+    assert run(root) == 0
+    assert run(root, force=True) == 1
+    assert path.read_bytes() == first
+
+    # Outputs that someone changed are made again.
+    path.write_bytes(first.replace(b"book\\n", b"look\\n"))
+    assert run(root) == 1
+    assert path.read_bytes() == first
+
+    # Another profile works aside.
+    assert run(root, "smoke") == 1
+    assert path.read_bytes() == first
+    assert b"smoke" in (root / "_build" / "smoke" / "notebooks" / "one.ipynb").read_bytes()
+
+
+def test_failure_leaves_the_source_and_says_where(root: Path) -> None:
+    path = root / "notebooks" / "one.ipynb"
+    path.write_text(json.dumps(notebook("print(1)", "raise RuntimeError('the boiler burst')")))
+    before = path.read_bytes()
+    with pytest.raises(build.Failed, match="one.ipynb: cell 3 raised RuntimeError: the boiler"):
+        run(root)
+    assert path.read_bytes() == before
+    assert (root / "_build" / "failed" / "one.ipynb").exists()
+    assert run(root, run=False) == 0
+
+
+def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        build.main(["--only", "no_such_notebook"])
+    assert "no notebook no_such_notebook" in capsys.readouterr().err

