@@ -71,5 +71,3 @@ def module(name: str, value: object, kind: type | tuple[type, ...]) -> None:
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(k.__name__ for k in kinds)
         raise TypeError(f"{name} must be a {expected}, got {type(value).__name__}")
-
-

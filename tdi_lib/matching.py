@@ -38,7 +38,8 @@ class MatchReport:
     """What a match did.
 
     Attributes:
-        loss_before, loss_after: :func:`spectral_loss` of the (first) layer, between 0 and 2.
+        loss_before: :func:`spectral_loss` of the (first) layer as it was, between 0 and 2.
+        loss_after: the same after the match.
         seconds: wall time, the estimate of the spectrum included when :func:`tdi_init_` made it.
         solver: ``nnls`` or ``adam``.
         changed: names of the parameters that were set.
@@ -76,7 +77,7 @@ def match_power_spectrum_(
     spectrum: TaskSpectrum,
     *,
     solver: str = "nnls",
-    decay: float = 0.02,
+    decay: float = 0.05,
     spread: float = 0.05,
     steps: int = 300,
     generator: torch.Generator | None = None,

@@ -58,7 +58,9 @@ class S4DLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
         """Causal: the output at t depends on the input up to t."""
-        y = self.ssm(x.mT).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
+        y = self.ssm(
+            x.mT
+        ).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
         if self.D is not None:
             y = y + self.D * x
         return nn.functional.glu(self.mix(self.dropout(nn.functional.gelu(y))), dim=-1)

@@ -58,7 +58,9 @@ class TaskSpectrum:
             array = _checks.real_array(name, getattr(self, name), ndim=(1,), what="(F,)")
             object.__setattr__(self, name, array)
             if array.shape != self.omega.shape:
-                raise ValueError(f"{name} must have omega's shape {self.omega.shape}, got {array.shape}")
+                raise ValueError(
+                    f"{name} must have omega's shape {self.omega.shape}, got {array.shape}"
+                )
         if (np.diff(self.omega) <= 0).any() or self.omega[0] < 0 or self.omega[-1] > math.pi + 1e-9:
             raise ValueError(
                 f"omega must ascend within [0, pi] rad/sample, got {self.omega[0]} to {self.omega[-1]}"
@@ -66,7 +68,9 @@ class TaskSpectrum:
         if (self.power < 0).any() or not self.power.any():
             raise ValueError("power must be non-negative and not all zero")
         if (self.input_power <= 0).any():
-            raise ValueError(f"input_power must be positive, got a minimum of {self.input_power.min()}")
+            raise ValueError(
+                f"input_power must be positive, got a minimum of {self.input_power.min()}"
+            )
 
     @property
     def importance(self) -> np.ndarray:
@@ -88,7 +92,12 @@ class TaskSpectrum:
 
 
 def estimate_task_spectrum(
-    x: ArrayLike, y: ArrayLike, *, method: str = "auto", smoothing: int = 9, floor: float | None = None
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    method: str = "auto",
+    smoothing: int = 9,
+    floor: float | None = None,
 ) -> TaskSpectrum:
     r"""Estimate what a task listens to, from samples.
 
@@ -256,7 +265,9 @@ def _targets(y: ArrayLike, n_samples: int) -> np.ndarray:
         target = target.reshape(n_samples, -1)
     spread = target.std(axis=0)
     if (spread == 0).any():
-        raise ValueError(f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}")
+        raise ValueError(
+            f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}"
+        )
     return (target - target.mean(axis=0)) / spread
 
 

@@ -190,7 +190,9 @@ class DiagonalSSM(nn.Module):
                 f"init must give poles of shape ({n_pairs},) or ({self.d_model}, {n_pairs}), got {poles.shape}"
             )
         if not (np.isfinite(poles).all() and (poles.real < 0).all()):
-            raise ValueError("init must give finite poles with negative real parts (a stable filter)")
+            raise ValueError(
+                "init must give finite poles with negative real parts (a stable filter)"
+            )
         return poles
 
     @property

@@ -211,7 +211,9 @@ def fit(
         trainer.fit(task, loader, val_loader, ckpt_path=resume)
     best = recorder.state
     if not best["best"]:
-        raise FloatingPointError(f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged")
+        raise FloatingPointError(
+            f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged"
+        )
     model.cpu()
     model.load_state_dict(best["best"])
     model.eval()

@@ -4,6 +4,7 @@ A study is recorded once (minutes to hours) under ``results/`` with its provenan
 small slice. Running it again runs only what is missing.
 """
 
+import argparse
 import concurrent.futures
 import dataclasses
 import functools
@@ -28,7 +29,7 @@ from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import estimate_task_spectrum
 from tdi_lib.training import evaluate, fit
 
-__all__ = ["INITS", "Trial", "provenance", "read_study", "record_study", "run_trial"]
+__all__ = ["INITS", "STUDIES", "Trial", "provenance", "read_study", "record_study", "run_trial"]
 
 INITS = ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")
 """What a trial can start from: named initialisations, the ``flat`` bank, ours (``tdi``), the paper's (``cross``)."""
@@ -43,8 +44,13 @@ class Trial:
         n: training examples, the validation part included.
         seed: of the subset, the initial values and the order of batches.
         init: one of :data:`INITS`.
-        d_model, d_state, n_layers, max_steps, patience, batch_size, lr: see
-            :class:`~tdi_lib.model.SequenceModel` and :func:`~tdi_lib.training.fit`.
+        d_model: see :class:`~tdi_lib.model.SequenceModel` for this and the next two.
+        d_state: full state size.
+        n_layers: depth.
+        max_steps: see :func:`~tdi_lib.training.fit` for this and the rest.
+        patience: validations without improvement before stopping.
+        batch_size: samples per step.
+        lr: learning rate of all but the poles.
     """
 
     dataset: str
@@ -54,10 +60,22 @@ class Trial:
     d_model: int = 32
     d_state: int = 32
     n_layers: int = 2
-    max_steps: int = 500
-    patience: int = 8
+    max_steps: int = 400
+    patience: int = 16
     batch_size: int = 32
     lr: float = 5e-3
+
+
+STUDIES: dict[str, list[Trial]] = {
+    "low_data": [
+        Trial(dataset, n, seed, init)
+        for dataset, seeds in (("forda", 5), ("mnist5k", 3))
+        for n in (50, 200, 800)
+        for seed in range(seeds)
+        for init in ("lin", "flat", "tdi")
+    ],
+}
+"""The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
 
 
 def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
@@ -91,7 +109,9 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
     if bank:
         method = "auto" if trial.init == "tdi" else trial.init
         init_seconds = tdi_init_(model, x, part.y, method=method, generator=generator).seconds
-    task = estimate_task_spectrum(x, part.y)  # the yardstick of every init, whatever it started from
+    task = estimate_task_spectrum(
+        x, part.y
+    )  # the yardstick of every init, whatever it started from
     start = spectral_loss(first, task)
     result = fit(
         model,
@@ -184,3 +204,14 @@ def _write(table: pd.DataFrame, path: Path) -> None:
     temporary = path.with_suffix(".part")
     table.sort_values(_FIELDS, ignore_index=True).to_parquet(temporary, index=False)
     os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Record a study, or what is missing of it.")
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument(
+        "file", type=Path, help="Parquet file, for example results/low_data.parquet"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    arguments = parser.parse_args()
+    record_study(STUDIES[arguments.study], arguments.file, workers=arguments.workers)

@@ -82,7 +82,9 @@ def test_infinite_response_is_scipys() -> None:
 @settings(max_examples=25, deadline=None)
 def test_recurrence_agrees_with_convolution(length: int, seed: int, init: str) -> None:
     ssm = make(seed=seed, init=init).double()
-    u = torch.randn(2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    u = torch.randn(
+        2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
     state, steps = ssm.initial_state(2), []
     for t in range(length):
         state, y = ssm.step(state, u[:, :, t])

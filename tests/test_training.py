@@ -1,0 +1,184 @@
+"""Training: it learns, repeats itself, stops, resumes, and says what is wrong."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tdi_lib.model import SequenceModel
+from tdi_lib.training import evaluate, fit, load_weights, predict, save_weights
+
+
+def tones(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two classes, a slow and a fast tone of random phase in white noise (P, 48, 1)."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % 2
+    phase = 2 * np.pi * rng.random((n, 1))
+    x = np.cos(np.where(y, 1.5, 0.5)[:, None] * np.arange(48) + phase) + 0.3 * rng.normal(
+        size=(n, 48)
+    )
+    return x[:, :, None], y
+
+
+def make(d_output: int = 2, seed: int = 0, **options) -> SequenceModel:
+    generator = torch.Generator().manual_seed(seed)
+    return SequenceModel(
+        1, d_output, d_model=8, d_state=8, n_layers=1, generator=generator, **options
+    )
+
+
+def run(model: SequenceModel, **options):
+    x, y = tones(64, 0)
+    x_val, y_val = tones(32, 1)
+    options = {"max_steps": 60, "evaluate_every": 10, "lr": 0.02, "progress": False} | options
+    return fit(model, x, y, x_val=x_val, y_val=y_val, device="cpu", **options)
+
+
+def test_learns_and_keeps_the_best_weights() -> None:
+    model = make()
+    result = run(model, max_steps=200)
+    scores = evaluate(model, *tones(200, 2))
+    assert scores.accuracy > 0.95 and scores.loss < 0.3
+    best = min(result.history, key=lambda row: row["val_loss"])
+    assert (result.best_step, result.best_val_loss) == (best["step"], best["val_loss"])
+    assert np.isclose(evaluate(model, *tones(32, 1)).loss, result.best_val_loss, atol=1e-6)
+    assert [row["step"] for row in result.history] == list(range(10, 201, 10))
+
+
+def test_regression() -> None:
+    x, _ = tones(64, 3)
+    y = x[:, :, 0].mean(axis=1)
+    model = make(1)
+    fit(model, x, y, x_val=x, y_val=y, max_steps=150, lr=0.02, progress=False, device="cpu")
+    assert np.mean((predict(model, x)[:, 0].numpy() - y) ** 2) < 0.2 * y.var()
+
+
+def test_same_seed_same_bytes_and_global_state_untouched() -> None:
+    states = []
+    for _ in range(2):
+        model = make(dropout=0.3)
+        before = torch.get_rng_state()
+        run(model, max_steps=20, seed=3)
+        assert torch.equal(before, torch.get_rng_state())
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+    other = make(dropout=0.3)
+    run(other, max_steps=20, seed=4)
+    assert not torch.equal(other.state_dict()["decoder.weight"], states[0]["decoder.weight"])
+
+
+def test_early_stopping() -> None:
+    result = run(make(), max_steps=5000, patience=2, lr=0.05)
+    rows = [row["val_loss"] for row in result.history]
+    assert len(rows) < 500
+    assert len(rows) - 1 - int(np.argmin(rows)) == 2
+
+
+def test_interrupted_training_resumes_to_the_same_result(tmp_path: Path) -> None:
+    whole = make(dropout=0.3)
+    expected = run(whole, max_steps=60)
+
+    class Stop(Exception):
+        pass
+
+    broken = make(dropout=0.3)
+    calls = 0
+
+    def interrupt(*_: object) -> None:
+        nonlocal calls
+        calls += broken.training
+        if calls > 35:  # in the middle of the fourth interval
+            raise Stop
+
+    handle = broken.register_forward_hook(interrupt)
+    with pytest.raises(Stop):
+        run(broken, max_steps=60, checkpoint_dir=tmp_path)
+    handle.remove()
+    resumed = make(dropout=0.3)
+    result = run(resumed, max_steps=60, checkpoint_dir=tmp_path)
+    assert result.history == expected.history
+    first, second = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_small_sets_are_gone_through_more_often() -> None:
+    x, y = tones(6, 0)
+    result = fit(
+        make(),
+        x,
+        y,
+        x_val=x,
+        y_val=y,
+        max_steps=20,
+        evaluate_every=10,
+        batch_size=32,
+        progress=False,
+        device="cpu",
+    )
+    assert result.history[-1]["step"] == 20
+
+
+def test_scores_by_hand() -> None:
+    model = make()
+    x, y = tones(40, 5)
+    p = predict(model, x).double().softmax(-1).numpy()
+    scores = evaluate(model, x, y)
+    assert np.isclose(scores.loss, -np.log(p[np.arange(40), y]).mean())
+    assert np.isclose(scores.accuracy, (p.argmax(1) == y).mean())
+    confidence, correct = p.max(1), p.argmax(1) == y
+    error = 0.0
+    for low in np.arange(10) / 10:
+        inside = (confidence >= low) & (confidence < low + 0.1)
+        if inside.any():
+            error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    assert np.isclose(scores.calibration, error)
+
+
+def test_weights_travel_as_safetensors(tmp_path: Path) -> None:
+    model, other = make(seed=0), make(seed=1)
+    save_weights(model, tmp_path / "w.safetensors")
+    load_weights(other, tmp_path / "w.safetensors")
+    x, _ = tones(4, 0)
+    assert torch.equal(predict(model, x), predict(other, x))
+
+
+def test_divergence_is_said() -> None:
+    with pytest.raises(FloatingPointError, match="diverged"):
+        run(make(), lr=1e30, max_steps=20)
+
+
+X, Y = tones(8, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "name"),
+    [
+        ({"x": X[:, :, 0]}, ValueError, "x must be sequences"),
+        ({"x": X * np.nan}, ValueError, "x must be finite"),
+        ({"x": np.repeat(X, 2, axis=2)}, ValueError, "x must have 1 channels"),
+        ({"y": Y[:4]}, ValueError, "y must hold one target"),
+        ({"y": Y + 1}, ValueError, "y must be class labels"),
+        ({"y": Y - 1}, ValueError, "y must be class labels"),
+        ({"y": Y * 1j}, TypeError, "y must be real"),
+        ({"x_val": X[:, :, 0]}, ValueError, "x_val must be"),
+        ({"y_val": Y[:4]}, ValueError, "y_val must hold"),
+        ({"max_steps": 0}, ValueError, "max_steps"),
+        ({"patience": 1.5}, TypeError, "patience"),
+        ({"batch_size": 0}, ValueError, "batch_size"),
+        ({"evaluate_every": 0}, ValueError, "evaluate_every"),
+        ({"lr": -1.0}, ValueError, "lr"),
+        ({"seed": -1}, ValueError, "seed"),
+        ({"model": torch.nn.Linear(1, 1)}, TypeError, "model"),
+    ],
+)
+def test_bad_arguments_are_named(options: dict, error: type[Exception], name: str) -> None:
+    good = {"model": make(), "x": X, "y": Y, "x_val": X, "y_val": Y, "progress": False}
+    with pytest.raises(error, match=f"^{name}"):
+        fit(**(good | options))
+
+
+def test_scores_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        evaluate(make(), X, Y).loss = 0.0  # type: ignore[misc]
