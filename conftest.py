@@ -6,8 +6,20 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from beartype import beartype
+from jaxtyping import install_import_hook
 
-from tdi_lib.ledger import MIME, Claim, bundle, compare, glued
+
+def shapes_only(function: Any) -> Any:
+    """Check array shapes and dtypes at run time, and leave other arguments to the library's own errors."""
+    function.__annotations__ = {k: v for k, v in function.__annotations__.items() if "jaxtyping" in repr(v)}
+    return beartype(function)
+
+
+# Before any import of these modules.
+install_import_hook(["tdi_lib.ssm", "tdi_lib.model"], "conftest.shapes_only")
+
+from tdi_lib.ledger import MIME, Claim, bundle, compare, glued  # noqa: E402
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

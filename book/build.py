@@ -121,9 +121,7 @@ def execute(source: Path, target: Path, profile: str, scratch: Path) -> None:
     copy.unlink()
 
 
-def execute_changed(
-    profile: str, *, force: bool, only: str | None, root: Path = ROOT, run: bool = True
-) -> int:
+def execute_changed(profile: str, *, force: bool, only: str | None, root: Path = ROOT, run: bool = True) -> int:
     """Bring every notebook of the profile up to date; say how many were executed."""
     build = root / "_build"
     target = root / "notebooks" if profile == "book" else build / profile / "notebooks"
@@ -174,9 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.monotonic()
     os.environ.update(ENVIRONMENT)
     try:
-        count = execute_changed(
-            options.profile, force=options.force, only=options.only, run=not options.no_execute
-        )
+        count = execute_changed(options.profile, force=options.force, only=options.only, run=not options.no_execute)
         home = ROOT if options.profile == "book" else mirror(ROOT / "_build" / options.profile)
         page = pages(home)
     except Failed as failure:

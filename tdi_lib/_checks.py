@@ -2,7 +2,6 @@
 
 import math
 
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
@@ -17,9 +16,7 @@ def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
     return int(value)
 
 
-def real_number(
-    name: str, value: object, *, low: float = -math.inf, high: float = math.inf
-) -> float:
+def real_number(name: str, value: object, *, low: float = -math.inf, high: float = math.inf) -> float:
     """Return ``value`` as a finite float in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name} must be a real number, got {type(value).__name__} {value!r}")
@@ -60,9 +57,7 @@ def first_nonfinite(name: str, tensor: torch.Tensor) -> None:
     """Raise if ``tensor`` holds NaN or infinity."""
     if not torch.isfinite(tensor).all():
         bad = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(
-            f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()} values"
-        )
+        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()} values")
 
 
 def module(name: str, value: object, kind: type | tuple[type, ...]) -> None:

@@ -284,9 +284,7 @@ def available() -> tuple[str, ...]:
     return tuple(_SETS)
 
 
-def load(
-    name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True
-) -> SequenceDataset:
+def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True) -> SequenceDataset:
     """Load a data set, fetching it into the cache the first time.
 
     ``forda`` and ``fordb``: 500 steps, 2 classes, the official split of the UCR archive (Dau et al.

@@ -111,10 +111,7 @@ class Claim:
 
     def __str__(self) -> str:
         """One line: id, value, expectation, source and verdict."""
-        return (
-            f"{self.id}: {self.value_text}, expected {self.expected_text} ({self.source}): "
-            f"{self.verdict}"
-        )
+        return f"{self.id}: {self.value_text}, expected {self.expected_text} ({self.source}): {self.verdict}"
 
     def _ipython_display_(self) -> None:
         """Show nothing: `claim` has shown the box, and a cell's last value would repeat it."""
@@ -192,9 +189,7 @@ def read_claims(notebook_path: str | Path) -> list[Claim]:
     try:
         cells = json.loads(Path(notebook_path).read_text(encoding="utf-8"))["cells"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"notebook_path: got {notebook_path}, expected a notebook of format 4"
-        ) from error
+        raise ValueError(f"notebook_path: got {notebook_path}, expected a notebook of format 4") from error
     outputs = (output for cell in cells for output in cell.get("outputs", ()))
     claims = [Claim.from_json(out["data"][MIME]) for out in outputs if MIME in out.get("data", {})]
     ids = [c.id for c in claims]

@@ -1,8 +1,8 @@
 r"""Start an SSM with a task's spectrum: place poles so that the layer's output power follows the task.
 
-What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) = |H_h(\omega)|^2 S_u(\omega)`, the power spectrum of the
-channels' outputs on the task's input. Matching every channel to the whole spectrum would make all channels alike; matching
-:math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
+What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) = |H_h(\omega)|^2 S_u(\omega)`, the
+power spectrum of the channels' outputs on the task's input. Matching every channel to the whole spectrum would make
+all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ __all__ = [
     "tdi_init_",
 ]
 
+PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 N_CENTRES = 128
 LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 
@@ -62,7 +63,9 @@ def layer_importance(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> np.ndarray:
 
 
 def spectral_loss(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> float:
-    r"""The matching loss :math:`\bigl\| \eta/\|\eta\| - \eta^*/\|\eta^*\| \bigr\|^2` (arXiv 2509.20789), on importances: 0 to 2.
+    r"""The paper's matching loss (arXiv 2509.20789) on importances, 0 to 2.
+
+    .. math:: L = \bigl\| \eta/\|\eta\| - \eta^*/\|\eta^*\| \bigr\|^2
 
     >>> spectrum = TaskSpectrum(np.linspace(0, np.pi, 9), np.ones(9), np.ones(9), "flat", 4)
     >>> 0 <= spectral_loss(DiagonalSSM(4, 8), spectrum) <= 2
@@ -84,15 +87,15 @@ def match_power_spectrum_(
 ) -> MatchReport:
     r"""Set ``ssm``'s poles and output weights in place so that the layer's importance follows ``spectrum``'s.
 
-    ``nnls``, closed form: a channel is a narrow filter around a centre :math:`\omega_c`: its poles are drawn within ``spread`` rad
-    of it with one ``decay``, its weights make the output follow the input *there* and as little as possible elsewhere
-    (Capon's minimum-variance filter: without it a band five decades louder leaks through every tail), its gain gives
-    unit output power on the task's input. The layer's importance is then a non-negative mixture
-    :math:`\sum_c w_c \psi_c(\omega)` of known bumps; ``w`` solves one non-negative least-squares problem, and the H channels take their
-    centres at the quantiles of ``w``: frequencies are *placed*, not searched for.
+    ``nnls``, closed form: a channel is a narrow filter around a centre :math:`\omega_c`: its poles are drawn within
+    ``spread`` rad of it with one ``decay``, its weights make the output follow the input *there* and as little as
+    possible elsewhere (Capon's minimum-variance filter: without it a band five decades louder leaks through every
+    tail), its gain gives unit output power on the task's input. The layer's importance is then a non-negative mixture
+    :math:`\sum_c w_c \psi_c(\omega)` of known bumps; ``w`` solves one non-negative least-squares problem, and the H
+    channels take their centres at the quantiles of ``w``: frequencies are *placed*, not searched for.
 
-    ``adam``: gradient descent on :func:`spectral_loss` from the present parameters (the paper's way); the layer's mean output
-    power is then set to one.
+    ``adam``: gradient descent on :func:`spectral_loss` from the present parameters (the paper's way); the layer's
+    mean output power is then set to one.
 
     Args:
         ssm: the layer, changed in place.
@@ -120,10 +123,10 @@ def match_power_spectrum_(
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
         _place_(ssm, spectrum, decay, spread, generator)
-        changed = ("log_A_real", "A_imag", "C_real_imag")
+        changed = PLACED
     else:
         _descend_(ssm, spectrum, steps)
-        changed = ("log_dt", "log_A_real", "A_imag", "C_real_imag")
+        changed = ("log_dt", *PLACED)
     after = spectral_loss(ssm, spectrum)
     return MatchReport(before, after, time.perf_counter() - start, solver, changed, spectrum)
 
@@ -139,7 +142,7 @@ def tdi_init_(
     generator: torch.Generator | None = None,
     **estimate: Any,
 ) -> MatchReport:
-    """Task-dependent initialisation in one line: estimate the spectrum of (x, y), match the model's SSM to it, in place.
+    """Task-dependent initialisation: estimate the spectrum of (x, y) and match the model's SSM to it, in place.
 
     Args:
         model: a :class:`~tdi_lib.model.SequenceModel`, or a :class:`~tdi_lib.ssm.DiagonalSSM` itself.
@@ -160,20 +163,15 @@ def tdi_init_(
     _checks.module("model", model, (SequenceModel, DiagonalSSM))
     layers = _checks.choice("layers", layers, ("first", "all"))
     if isinstance(model, DiagonalSSM):
-        targets = {"": model}
+        targets: dict[str, DiagonalSSM] = {"": model}
     else:
-        targets = {f"layers.{i}.ssm.": layer.ssm for i, layer in enumerate(model.layers)}  # type: ignore[union-attr,misc]
+        targets = {f"layers.{i}.ssm.": ssm for i, ssm in enumerate(model.ssms)}
         if layers == "first":
             targets = dict(list(targets.items())[:1])
     start = time.perf_counter()
     spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
-    reports = [
-        match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator)
-        for ssm in targets.values()
-    ]
-    changed = tuple(
-        prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed
-    )
+    reports = [match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator) for ssm in targets.values()]
+    changed = tuple(prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed)
     return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed)
 
 
@@ -191,9 +189,11 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
 
 
 def _responses(log_poles: np.ndarray, omega: np.ndarray) -> np.ndarray:
-    r"""Features (H, F, 2N) in which a channel's response is linear: :math:`H = \phi^\top (\mathrm{Re}\,c, \mathrm{Im}\,c)`.
+    r"""Features (H, F, 2N) in which a channel's response is linear in its weights.
 
-    From :math:`H(\omega) = \sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}` with :math:`g_n(\omega) = 1/(1 - a_n e^{-i\omega})`.
+    With :math:`g_n(\omega) = 1/(1 - a_n e^{-i\omega})`, a response is
+    :math:`H(\omega) = \sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, so
+    :math:`H = \phi^\top (\mathrm{Re}\,c, \mathrm{Im}\,c)`.
     """
     z = 1j * np.broadcast_to(omega, (len(log_poles), omega.shape[-1]))[:, :, None]
     direct = -1 / np.expm1(log_poles[:, None, :] - z)  # (H F N)
@@ -207,8 +207,9 @@ def _focused_weights(
     r"""Residues c (H, N) that listen at a channel's centre and to nothing louder, and the importances (H, F) they give.
 
     Among all weights on the given poles, take those with the least output power on the task's input,
-    :math:`\min_c c^\top R c`, :math:`R = \mathrm{Re} \int \bar\phi\,\phi^\top S_u`, for a unit response (of a given phase) at the
-    centre: Capon's minimum-variance filter, :math:`c \propto R^{-1} \mathrm{Re}(e^{-i\theta}\phi(\omega_c))`. Scaled to unit output power.
+    :math:`\min_c c^\top R c` with :math:`R = \mathrm{Re} \int \bar\phi\,\phi^\top S_u`, for a unit response of a given
+    phase at the centre. That is Capon's minimum-variance filter,
+    :math:`c \propto R^{-1} \mathrm{Re}(e^{-i\theta}\phi(\omega_c))`, here scaled to unit output power.
     """
     phi = _responses(log_poles, spectrum.omega[None, :])  # (H F 2N)
     weighted = np.sqrt(spectrum.input_power / spectrum.omega.size)[:, None] * phi
@@ -254,7 +255,7 @@ def _place_(
 def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
     omega, input_power = _grid(ssm, spectrum)
     target = torch.as_tensor(spectrum.importance).to(omega)
-    target = target / target.norm()
+    target = target / torch.linalg.norm(target)
     parameters = [ssm.log_dt, ssm.log_A_real, ssm.A_imag, ssm.C_real_imag]
     optimiser = torch.optim.Adam(parameters, lr=0.02)
     with torch.enable_grad():
@@ -267,4 +268,4 @@ def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
     for parameter in parameters:
         parameter.grad = None
     with torch.no_grad():  # unit output power on average over the layer
-        ssm.C_real_imag /= _importance(ssm, omega, input_power).mean().sqrt()
+        ssm.C_real_imag.div_(_importance(ssm, omega, input_power).mean().sqrt())

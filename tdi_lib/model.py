@@ -45,22 +45,14 @@ class S4DLayer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.ssm = DiagonalSSM(
-            d_model, d_state, init=init, dt_min=dt_min, dt_max=dt_max, generator=generator
-        )
-        self.D = (
-            nn.Parameter(torch.randn(self.ssm.d_model, generator=generator))
-            if feedthrough
-            else None
-        )
+        self.ssm = DiagonalSSM(d_model, d_state, init=init, dt_min=dt_min, dt_max=dt_max, generator=generator)
+        self.D = nn.Parameter(torch.randn(self.ssm.d_model, generator=generator)) if feedthrough else None
         self.dropout = nn.Dropout(_checks.real_number("dropout", dropout, low=0.0, high=1.0))
         self.mix = _linear(self.ssm.d_model, 2 * self.ssm.d_model, generator)
 
     def forward(self, x: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
         """Causal: the output at t depends on the input up to t."""
-        y = self.ssm(
-            x.mT
-        ).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
+        y = self.ssm(x.mT).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
         if self.D is not None:
             y = y + self.D * x
         return nn.functional.glu(self.mix(self.dropout(nn.functional.gelu(y))), dim=-1)
@@ -132,6 +124,11 @@ class SequenceModel(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.decoder = _linear(d_model, d_output, generator)
 
+    @property
+    def ssms(self) -> list[DiagonalSSM]:
+        """The state space models of the layers, first to last."""
+        return [layer.ssm for layer in self.layers]  # type: ignore[misc]
+
     def forward(
         self, x: Float[Tensor, "B L D"], lengths: Tensor | None = None
     ) -> Float[Tensor, "B C"] | Float[Tensor, "B L C"]:
@@ -153,10 +150,7 @@ class SequenceModel(nn.Module):
             h = h + y if index > 0 or self.input_skip else y
         h = self.norms[-1](h)
         if self.pooling == "mean":
-            if mask is None:
-                h = h.mean(dim=1)  # (B H)
-            else:
-                h = (h * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+            h = h.mean(dim=1) if mask is None else (h * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)  # (B H)
         elif self.pooling == "last":
             last = -1 if lengths is None else lengths.to(h.device) - 1
             h = h[torch.arange(len(h), device=h.device), last]  # (B H)
@@ -169,14 +163,10 @@ class SequenceModel(nn.Module):
                 f"lengths must be integers of shape ({len(x)},), got {tuple(lengths.shape)} {lengths.dtype}"
             )
         if lengths.min() < 1 or lengths.max() > x.shape[1]:
-            raise ValueError(
-                f"lengths must lie in [1, {x.shape[1]}], got [{lengths.min()}, {lengths.max()}]"
-            )
+            raise ValueError(f"lengths must lie in [1, {x.shape[1]}], got [{lengths.min()}, {lengths.max()}]")
         return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
 
-    def parameter_groups(
-        self, lr: float, ssm_lr: float = 1e-3, weight_decay: float = 0.01
-    ) -> list[dict[str, Any]]:
+    def parameter_groups(self, lr: float, ssm_lr: float = 1e-3, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Groups for any torch optimiser, as S4 trains: poles and steps slowly and never decayed.
 
         Three groups: weight matrices (``lr``, decayed), biases, norms, C and D (``lr``, not decayed), and the SSMs'

@@ -21,23 +21,21 @@ def use_book_style(**rc: Any) -> None:
     >>> mpl.rcParams["svg.hashsalt"]
     'tdi'
     """
-    mpl.rcParams.update(
-        {
-            "axes.grid": True,
-            "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=STYLES),
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "figure.constrained_layout.use": True,
-            "figure.figsize": (7.2, 3.2),
-            "font.size": 10,
-            "grid.alpha": 0.25,
-            "legend.frameon": False,
-            "lines.linewidth": 1.8,
-            "svg.fonttype": "path",
-            "svg.hashsalt": "tdi",  # element ids: the same in every run
-        }
-        | rc
-    )
+    style: dict[str, Any] = {
+        "axes.grid": True,
+        "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=STYLES),
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "figure.constrained_layout.use": True,
+        "figure.figsize": (7.2, 3.2),
+        "font.size": 10,
+        "grid.alpha": 0.25,
+        "legend.frameon": False,
+        "lines.linewidth": 1.8,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "tdi",  # element ids: the same in every run
+    } | rc
+    mpl.rcParams.update(style)  # type: ignore[arg-type]  # its keys are a closed set to the type checker
     try:
         from IPython import get_ipython
         from matplotlib_inline.backend_inline import set_matplotlib_formats

@@ -1,8 +1,9 @@
 r"""The spectrum of a task: how much each frequency of the input says about the target.
 
 *First order*: the target is (close to) a linear functional of the input, and the cross-spectrum
-:math:`c(\omega) = E[\hat u^* y]` sees it. *Second order*: the target depends on the *power* in a band while phases are random (sound,
-vibration, most sensors); then :math:`c` is blind and the spread of log-periodograms between targets is measured instead.
+:math:`c(\omega) = E[\hat u^* y]` sees it. *Second order*: the target depends on the *power* in a band while phases
+are random (sound, vibration, most sensors); then :math:`c` is blind and the spread of log-periodograms between
+targets is measured instead.
 
 Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets, ``F`` frequencies on [0, pi] rad/sample.
 """
@@ -58,19 +59,13 @@ class TaskSpectrum:
             array = _checks.real_array(name, getattr(self, name), ndim=(1,), what="(F,)")
             object.__setattr__(self, name, array)
             if array.shape != self.omega.shape:
-                raise ValueError(
-                    f"{name} must have omega's shape {self.omega.shape}, got {array.shape}"
-                )
+                raise ValueError(f"{name} must have omega's shape {self.omega.shape}, got {array.shape}")
         if (np.diff(self.omega) <= 0).any() or self.omega[0] < 0 or self.omega[-1] > math.pi + 1e-9:
-            raise ValueError(
-                f"omega must ascend within [0, pi] rad/sample, got {self.omega[0]} to {self.omega[-1]}"
-            )
+            raise ValueError(f"omega must ascend within [0, pi] rad/sample, got {self.omega[0]} to {self.omega[-1]}")
         if (self.power < 0).any() or not self.power.any():
             raise ValueError("power must be non-negative and not all zero")
         if (self.input_power <= 0).any():
-            raise ValueError(
-                f"input_power must be positive, got a minimum of {self.input_power.min()}"
-            )
+            raise ValueError(f"input_power must be positive, got a minimum of {self.input_power.min()}")
 
     @property
     def importance(self) -> np.ndarray:
@@ -223,15 +218,14 @@ def _samples(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     inputs = inputs.reshape(*inputs.shape[:2], -1)
     n_samples, length, _ = inputs.shape
     if length < MIN_LENGTH:
-        raise ValueError(
-            f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)})"
-        )
+        raise ValueError(f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)})")
     if n_samples < MIN_SAMPLES:
         raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences, got {n_samples}")
     constant = np.flatnonzero((np.ptp(inputs, axis=1) == 0).all(axis=1))
     if constant.size:
         raise ValueError(
-            f"x must hold no constant sequences (they have no spectrum), got {constant.size}, the first at index {constant[0]}"
+            f"x must hold no constant sequences (they have no spectrum), got {constant.size}, "
+            f"the first at index {constant[0]}"
         )
     return inputs, _targets(y, n_samples)
 
@@ -242,22 +236,19 @@ def _targets(y: ArrayLike, n_samples: int) -> np.ndarray:
         y = y.detach().cpu().numpy()
     raw = np.asarray(y)
     if len(raw.shape) == 0 or len(raw) != n_samples:
-        raise ValueError(
-            f"y must hold one target per sequence of x ({n_samples}), got shape {raw.shape}"
-        )
+        raise ValueError(f"y must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
     if raw.dtype.kind in "iubU":
         if raw.ndim != 1:
             raise ValueError(f"y must be class labels (P,) or real targets, got shape {raw.shape}")
         if raw.dtype.kind == "i" and (raw < 0).any():
-            raise ValueError(
-                f"y must be non-negative class labels, got {raw.min()} (pass floats for regression)"
-            )
+            raise ValueError(f"y must be non-negative class labels, got {raw.min()} (pass floats for regression)")
         classes, codes = np.unique(raw, return_inverse=True)
         if len(classes) < 2:
             raise ValueError(f"y must hold at least two classes, got only {classes.tolist()}")
         if len(classes) > n_samples // 2:
             raise ValueError(
-                f"y must hold at least two samples per class on average, got {len(classes)} classes for {n_samples} samples (pass floats for regression)"
+                f"y must hold at least two samples per class on average, got {len(classes)} classes for "
+                f"{n_samples} samples (pass floats for regression)"
             )
         target = np.eye(len(classes))[codes]
     else:
@@ -265,9 +256,7 @@ def _targets(y: ArrayLike, n_samples: int) -> np.ndarray:
         target = target.reshape(n_samples, -1)
     spread = target.std(axis=0)
     if (spread == 0).any():
-        raise ValueError(
-            f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}"
-        )
+        raise ValueError(f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}")
     return (target - target.mean(axis=0)) / spread
 
 
@@ -296,7 +285,8 @@ def _f_statistic(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     within_df = n_samples - 1 - between_df
     if within_df < 3:
         raise ValueError(
-            f"x must hold at least {between_df + 4} sequences for the discriminative method with this target, got {n_samples}"
+            f"x must hold at least {between_df + 4} sequences for the discriminative method with this target, "
+            f"got {n_samples}"
         )
     centred = features - features.mean(axis=0)
     between = (np.tensordot(basis, centred, axes=(0, 0)) ** 2).sum(axis=0)

@@ -13,6 +13,7 @@ Angular frequencies ``omega`` are in rad/sample. The model follows Gu et al., ar
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ __all__ = [
 
 
 def poles_lin(n_pairs: int) -> np.ndarray:
-    r"""S4D-Lin, :math:`A_n = -\tfrac12 + i\pi n` (arXiv 2206.11893, eq. 9), complex, shape (N,).
+    r"""S4D-Lin, :math:`A_n = -\tfrac12 + i\pi n` (arXiv 2206.11893), complex, shape (N,).
 
     >>> poles_lin(3)
     array([-0.5+0.j        , -0.5+3.14159265j, -0.5+6.28318531j])
@@ -49,21 +50,24 @@ def poles_scaled(n_pairs: int, alpha: float = 3.0) -> np.ndarray:
 
 
 def poles_inv(n_pairs: int) -> np.ndarray:
-    r"""S4D-Inv, :math:`A_n = -\tfrac12 + i\frac{M}{\pi}\bigl(\frac{M}{2n+1} - 1\bigr)`, :math:`M = 2N` (2206.11893, eq. 8)."""
+    r"""S4D-Inv (arXiv 2206.11893), shape (N,).
+
+    .. math:: A_n = -\tfrac12 + i\frac{M}{\pi}\Bigl(\frac{M}{2n+1} - 1\Bigr), \qquad M = 2N
+    """
     m = 2 * n_pairs
     return -0.5 + 1j * m / np.pi * (m / (2 * np.arange(n_pairs) + 1) - 1)
 
 
 def poles_real(n_pairs: int) -> np.ndarray:
-    r"""S4D-Real, :math:`A_n = -(n+1)` (2206.11893, eq. 10), shape (N,)."""
+    r"""S4D-Real, :math:`A_n = -(n+1)` (arXiv 2206.11893), shape (N,)."""
     return -(np.arange(n_pairs) + 1.0) + 0j
 
 
 def poles_legs(n_pairs: int) -> np.ndarray:
-    r"""S4D-LegS: the eigenvalues of the normal part of HiPPO-LegS (2206.11893, sec. 4), shape (N,).
+    r"""S4D-LegS: the eigenvalues of the normal part of HiPPO-LegS (arXiv 2206.11893), shape (N,).
 
-    :math:`S = A + PP^\top` with :math:`P_n = \sqrt{n + 1/2}` is :math:`-\tfrac12 I` plus a skew matrix, so the real parts are
-    exactly :math:`-\tfrac12` and the imaginary parts come from a Hermitian problem.
+    :math:`S = A + PP^\top` with :math:`P_n = \sqrt{n + 1/2}` is :math:`-\tfrac12 I` plus a skew matrix, so the real
+    parts are exactly :math:`-\tfrac12` and the imaginary parts come from a Hermitian problem.
 
     >>> poles_legs(1)  # M = 2: S = [[-1/2, r], [-r, -1/2]] with r = sqrt(3) / 2
     array([-0.5+0.8660254j])
@@ -78,8 +82,8 @@ def poles_legs(n_pairs: int) -> np.ndarray:
 def poles_dfout(d_model: int, n_pairs: int, xi: np.ndarray) -> np.ndarray:
     r"""S4D-DFouT log-poles per sample, :math:`-\xi_h/2 + i(2\pi n/M + \varphi_h)` (arXiv 2508.20441), shape (H, N).
 
-    The offsets :math:`\varphi_h = 2\pi h/(MH)`, :math:`h = 0..H-1`, interleave the channels' combs. Use with a unit step:
-    the frequency of a mode is then set in discrete time and does not move with its decay.
+    The offsets :math:`\varphi_h = 2\pi h/(MH)`, :math:`h = 0..H-1`, interleave the channels' combs. Use with a unit
+    step: the frequency of a mode is then set in discrete time and does not move with its decay.
     """
     m = 2 * n_pairs
     phase = 2 * np.pi * (np.arange(n_pairs)[None, :] + np.arange(d_model)[:, None] / d_model) / m
@@ -97,9 +101,7 @@ INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
 """Named initialisations: each gives the continuous-time poles of one channel from the number of pairs."""
 
 
-def causal_convolution(
-    signal: Float[Tensor, "... L"], kernel: Float[Tensor, "... L"]
-) -> Float[Tensor, "... L"]:
+def causal_convolution(signal: Float[Tensor, "... L"], kernel: Float[Tensor, "... L"]) -> Float[Tensor, "... L"]:
     r"""Causal convolution :math:`y_t = \sum_{l \le t} k_l u_{t-l}` along the last axis by zero-padded FFT, O(L log L).
 
     Leading axes broadcast.
@@ -129,7 +131,7 @@ class DiagonalSSM(nn.Module):
         TypeError, ValueError: naming the argument, for odd or non-positive sizes, an empty step range, an unknown
             ``init``, or poles of the wrong shape or outside the left half plane.
 
-    Every entry of ``C`` is standard complex normal and ``B`` is one (arXiv 2206.11893, sec. 4).
+    Every entry of ``C`` is standard complex normal and ``B`` is one (arXiv 2206.11893).
     The real part is held negative by its logarithm, so the filter stays stable under any training step.
 
     >>> ssm = DiagonalSSM(2, 8, generator=torch.Generator().manual_seed(0))
@@ -178,21 +180,16 @@ class DiagonalSSM(nn.Module):
         self.register_buffer("B_real_imag", one.clone())
         self.B_real_imag: Tensor
 
-    def _poles(self, init: object, n_pairs: int) -> np.ndarray:
-        if callable(init):
-            rule = init
-        else:
-            rule = INITIALISATIONS[_checks.choice("init", init, tuple(INITIALISATIONS))]
-        assert rule is not None
-        poles = np.asarray(rule(n_pairs))
+    def _poles(self, init: Any, n_pairs: int) -> np.ndarray:
+        if not callable(init):
+            init = INITIALISATIONS[_checks.choice("init", init, tuple(INITIALISATIONS))]
+        poles = np.asarray(init(n_pairs))
         if poles.shape not in {(n_pairs,), (self.d_model, n_pairs)}:
             raise ValueError(
                 f"init must give poles of shape ({n_pairs},) or ({self.d_model}, {n_pairs}), got {poles.shape}"
             )
         if not (np.isfinite(poles).all() and (poles.real < 0).all()):
-            raise ValueError(
-                "init must give finite poles with negative real parts (a stable filter)"
-            )
+            raise ValueError("init must give finite poles with negative real parts (a stable filter)")
         return poles
 
     @property
@@ -211,7 +208,7 @@ class DiagonalSSM(nn.Module):
         return torch.view_as_complex(self.C_real_imag)
 
     @property
-    def dt(self) -> Float[Tensor, "H"]:
+    def dt(self) -> Float[Tensor, " H"]:
         """Step of each channel."""
         return self.log_dt.exp()
 
@@ -229,8 +226,9 @@ class DiagonalSSM(nn.Module):
     def kernel(self, length: int) -> Float[Tensor, "H L"]:
         r"""Impulse response :math:`k_0 .. k_{L-1}` of every channel.
 
-        With :math:`l = qM + m` a power splits, :math:`a^l = a^{qM} a^m`: two tables of about :math:`\sqrt L` powers per mode and one real
-        batched matrix product of inner size 2N replace the (H, N, L) Vandermonde matrix. Memory O(H N sqrt(L) + H L).
+        With :math:`l = qM + m` a power splits, :math:`a^l = a^{qM} a^m`: two tables of about :math:`\sqrt L` powers
+        per mode and one real batched matrix product of inner size 2N replace the (H, N, L) Vandermonde matrix.
+        Memory O(H N sqrt(L) + H L).
 
         >>> ssm = DiagonalSSM(1, 2).double()
         >>> log_a, b = ssm.discretise()
@@ -239,8 +237,7 @@ class DiagonalSSM(nn.Module):
         True
         """
         length = _checks.positive_int("length", length)
-        log_a, b = self.discretise()
-        c = 2 * self.C * b
+        c = 2 * self.C * self.discretise()[1]
         inner = math.isqrt(length - 1) + 1  # M
         outer = -(-length // inner)  # Q, with Q M >= L
         fine = self._powers(1, inner)  # (H 2N M)
@@ -252,7 +249,7 @@ class DiagonalSSM(nn.Module):
         )  # (H 2N Q)
         return torch.einsum("hnq,hnm->hqm", coarse, fine).flatten(1)[:, :length]  # (H L)
 
-    def _powers(self, stride: int, count: int) -> Float[Tensor, "H 2N K"]:
+    def _powers(self, stride: int, count: int) -> Float[Tensor, "H two_N K"]:
         """Real, then imaginary parts of the poles' powers 0, stride, 2 stride, ...
 
         In float32 the phase of a late power (thousands of radians) would keep few digits after the point, so it is
@@ -267,23 +264,18 @@ class DiagonalSSM(nn.Module):
         magnitude = torch.exp(decay[:, :, None] * steps.to(dtype))  # (H N K)
         return torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
 
-    def frequency_response(
-        self, omega: Tensor, length: int | None = None
-    ) -> Complex[Tensor, "H F"]:
+    def frequency_response(self, omega: Tensor, length: int | None = None) -> Complex[Tensor, "H F"]:
         r"""Frequency response :math:`H(\omega)` at ``omega`` (F,) in rad/sample, closed form.
 
         .. math::
-            H(\omega) = \sum_n \frac{c_n}{1 - a_n e^{-i\omega}} + \frac{\bar c_n}{1 - \bar a_n e^{-i\omega}}, \qquad c_n = C_n b_n
+            H(\omega) = \sum_n \frac{c_n}{1 - a_n e^{-i\omega}} + \frac{\bar c_n}{1 - \bar a_n e^{-i\omega}}, \qquad
+            c_n = C_n b_n
 
-        With ``length=L`` each term is multiplied by :math:`1 - (a e^{-i\omega})^L`: exactly the response of the kernel cut at L,
-        so on the DFT grid it *is* the FFT of ``kernel(L)``.
+        With ``length=L`` each term is multiplied by :math:`1 - (a e^{-i\omega})^L`: exactly the response of the
+        kernel cut at L, so on the DFT grid it *is* the FFT of ``kernel(L)``.
         """
         if not isinstance(omega, Tensor) or omega.ndim != 1 or omega.is_complex():
-            got = (
-                f"{tuple(omega.shape)} {omega.dtype}"
-                if isinstance(omega, Tensor)
-                else type(omega).__name__
-            )
+            got = f"{tuple(omega.shape)} {omega.dtype}" if isinstance(omega, Tensor) else type(omega).__name__
             raise TypeError(f"omega must be a real tensor of shape (F,) in rad/sample, got {got}")
         log_a, b = self.discretise()
         c = self.C * b
@@ -304,7 +296,8 @@ class DiagonalSSM(nn.Module):
     def step(
         self, state: Complex[Tensor, "B H N"], input: Float[Tensor, "B H"]
     ) -> tuple[Complex[Tensor, "B H N"], Float[Tensor, "B H"]]:
-        r"""One step of the recurrence :math:`x_t = a x_{t-1} + b u_t,\ y_t = 2\,\mathrm{Re}\, C x_t`; returns (state, output).
+        r"""One step of the recurrence :math:`x_t = a x_{t-1} + b u_t,\ y_t = 2\,\mathrm{Re}\, C x_t`; returns
+        (state, output).
 
         Run over a sequence it agrees with the convolution by :meth:`kernel`.
         """
@@ -317,10 +310,9 @@ class DiagonalSSM(nn.Module):
         return causal_convolution(u, self.kernel(u.shape[-1]))
 
     @torch.no_grad()
-    def set_log_poles_(
-        self, log_poles: Complex[Tensor, "H N"], residues: Complex[Tensor, "H N"]
-    ) -> None:
-        r"""Place discrete log-poles :math:`\Delta A` and residues :math:`c = C b` in place; the steps ``dt`` and B are kept.
+    def set_log_poles_(self, log_poles: Complex[Tensor, "H N"], residues: Complex[Tensor, "H N"]) -> None:
+        r"""Place discrete log-poles :math:`\Delta A` and residues :math:`c = C b` in place; the steps ``dt`` and B
+        are kept.
 
         >>> ssm = DiagonalSSM(1, 2).double()
         >>> ssm.set_log_poles_(torch.tensor([[-0.1 + 1j]]), torch.tensor([[1.0 + 0j]]))

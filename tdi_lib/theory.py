@@ -120,9 +120,7 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
     >>> ssm_kernel([1.0, 0.0], [[3.0, 4.0]])
     array([[25.]])
     """
-    kernels = _checks.real_array(
-        "kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"
-    )
+    kernels = _checks.real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)")
     kernels = np.atleast_2d(kernels)
     length = kernels.shape[1]
     inputs = [_checks.real_array("u", u, ndim=(2,), what="inputs (P, L)")]
@@ -130,9 +128,7 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
         inputs.append(_checks.real_array("v", v, ndim=(2,), what="inputs (R, L)"))
     for name, array in zip("uv", inputs, strict=False):
         if array.shape[1] != length:
-            raise ValueError(
-                f"{name} must have the kernels' length {length}, got shape {array.shape}"
-            )
+            raise ValueError(f"{name} must have the kernels' length {length}, got shape {array.shape}")
     spectrum = np.fft.rfft(kernels, n=2 * length)  # (H F)
     features = []
     for array in inputs:
@@ -170,12 +166,13 @@ def learning_curve(
     .. math::
         \kappa = \lambda + \kappa \sum_\rho \frac{\eta_\rho}{\kappa + P\eta_\rho}, \quad
         \gamma = P \sum_\rho \frac{\eta_\rho^2}{(\kappa + P\eta_\rho)^2}, \quad
-        E_g = \frac{1}{1-\gamma}\Bigl[\kappa^2 \sum_\rho \frac{\bar w_\rho^2}{(\kappa + P\eta_\rho)^2} + \gamma\sigma^2\Bigr]
+        E_g = \frac{1}{1-\gamma}\Bigl[\kappa^2 \sum_\rho \frac{\bar w_\rho^2}{(\kappa + P\eta_\rho)^2} +
+        \gamma\sigma^2\Bigr]
 
     Args:
         eigenvalues: Mercer eigenvalues :math:`\eta` of the kernel under the input law (R,), non-negative.
-        target_power: :math:`\bar w_\rho^2` (R,), the target being :math:`\sum_\rho \bar w_\rho \phi_\rho` in the orthonormal
-            eigenfunctions :math:`\phi_\rho`.
+        target_power: :math:`\bar w_\rho^2` (R,), the target being :math:`\sum_\rho \bar w_\rho \phi_\rho` in the
+            orthonormal eigenfunctions :math:`\phi_\rho`.
         n_samples: P, a positive number or several (K,).
         ridge: :math:`\lambda` in :math:`(K + \lambda I)\alpha = y`.
         noise: variance :math:`\sigma^2` of the label noise.
@@ -186,18 +183,14 @@ def learning_curve(
     """
     eta = _checks.real_array("eigenvalues", eigenvalues, ndim=(1,), what="(R,) non-negative")
     power = _checks.real_array("target_power", target_power, ndim=(1,), what="(R,) non-negative")
-    samples = np.atleast_1d(
-        _checks.real_array("n_samples", n_samples, ndim=(0, 1), what="sample sizes (K,)")
-    )
+    samples = np.atleast_1d(_checks.real_array("n_samples", n_samples, ndim=(0, 1), what="sample sizes (K,)"))
     ridge = _checks.real_number("ridge", ridge, low=0.0)
     noise = _checks.real_number("noise", noise, low=0.0)
     for name, array in (("eigenvalues", eta), ("target_power", power)):
         if (array < 0).any():
             raise ValueError(f"{name} must be non-negative, got a minimum of {array.min()}")
     if eta.shape != power.shape:
-        raise ValueError(
-            f"target_power must match eigenvalues in shape, got {power.shape} and {eta.shape}"
-        )
+        raise ValueError(f"target_power must match eigenvalues in shape, got {power.shape} and {eta.shape}")
     if not eta.any():
         raise ValueError("eigenvalues must not be all zero")
     if (samples <= 0).any():

@@ -211,15 +211,11 @@ def fit(
         trainer.fit(task, loader, val_loader, ckpt_path=resume)
     best = recorder.state
     if not best["best"]:
-        raise FloatingPointError(
-            f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged"
-        )
+        raise FloatingPointError(f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged")
     model.cpu()
     model.load_state_dict(best["best"])
     model.eval()
-    return FitResult(
-        best["rows"], best["best_step"], best["best_loss"], time.perf_counter() - start
-    )
+    return FitResult(best["rows"], best["best_step"], best["best_loss"], time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -262,15 +258,11 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def _inputs(name: str, x: ArrayLike, model: SequenceModel) -> Tensor:
     inputs = _checks.real_array(name, x, ndim=(3,), what="sequences (P, L, D)")
     if inputs.shape[2] != model.d_input:
-        raise ValueError(
-            f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}"
-        )
+        raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
     return torch.tensor(inputs, dtype=torch.float32)
 
 
-def _tensors(
-    x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: SequenceModel
-) -> tuple[Tensor, Tensor]:
+def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: SequenceModel) -> tuple[Tensor, Tensor]:
     inputs = _inputs(x_name, x, model)
     target = _checks.real_array(y_name, y, ndim=(1, 2, 3), what="labels (P,) or targets (P, K)")
     if len(target) != len(inputs):

@@ -18,7 +18,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
@@ -29,7 +28,7 @@ from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import estimate_task_spectrum
 from tdi_lib.training import evaluate, fit
 
-__all__ = ["INITS", "STUDIES", "Trial", "provenance", "read_study", "record_study", "run_trial"]
+__all__ = ["INITS", "STUDIES", "Trial", "find_trial", "provenance", "read_study", "record_study", "run_trial"]
 
 INITS = ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")
 """What a trial can start from: named initialisations, the ``flat`` bank, ours (``tdi``), the paper's (``cross``)."""
@@ -73,7 +72,9 @@ STUDIES: dict[str, list[Trial]] = {
         for n in (50, 200, 800)
         for seed in range(seeds)
         for init in ("lin", "flat", "tdi")
-    ],
+    ]
+    # the slice that the notebook trains live and compares
+    + [Trial("forda", 50, 0, init, max_steps=50) for init in ("lin", "tdi")],
 }
 """The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
 
@@ -104,14 +105,12 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
         init="lin" if bank else trial.init,
         generator=generator,
     )
-    first = model.layers[0].ssm
+    first = model.ssms[0]
     init_seconds = 0.0
     if bank:
         method = "auto" if trial.init == "tdi" else trial.init
         init_seconds = tdi_init_(model, x, part.y, method=method, generator=generator).seconds
-    task = estimate_task_spectrum(
-        x, part.y
-    )  # the yardstick of every init, whatever it started from
+    task = estimate_task_spectrum(x, part.y)  # the yardstick of every init, whatever it started from
     start = spectral_loss(first, task)
     result = fit(
         model,
@@ -192,6 +191,18 @@ def read_study(path: str | Path) -> pd.DataFrame:
     return pd.read_parquet(path).sort_values(_FIELDS, ignore_index=True)
 
 
+def find_trial(table: pd.DataFrame, trial: Trial) -> dict[str, Any]:
+    """The recorded row of one trial.
+
+    Raises:
+        KeyError: if the table does not hold it.
+    """
+    for row in table.to_dict("records"):
+        if _trial_of(row) == trial:
+            return {str(name): value for name, value in row.items()}
+    raise KeyError(f"{trial} is not among the {len(table)} recorded trials")
+
+
 _FIELDS = [field.name for field in dataclasses.fields(Trial)]
 
 
@@ -209,9 +220,7 @@ def _write(table: pd.DataFrame, path: Path) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Record a study, or what is missing of it.")
     parser.add_argument("study", choices=sorted(STUDIES))
-    parser.add_argument(
-        "file", type=Path, help="Parquet file, for example results/low_data.parquet"
-    )
+    parser.add_argument("file", type=Path, help="Parquet file, for example results/low_data.parquet")
     parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
     arguments = parser.parse_args()
     record_study(STUDIES[arguments.study], arguments.file, workers=arguments.workers)

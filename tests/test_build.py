@@ -49,9 +49,7 @@ def root(tmp_path: Path) -> Path:
         "tdi_lib/a.py": "x = 1",
         "results/run/one.json": "1",
         "results/other.json": "1",
-        "notebooks/one.ipynb": json.dumps(
-            notebook("print(profile)", "open('results/run/one.json')")
-        ),
+        "notebooks/one.ipynb": json.dumps(notebook("print(profile)", "open('results/run/one.json')")),
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

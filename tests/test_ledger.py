@@ -88,9 +88,7 @@ def test_bad_input_names_the_argument(name: str, bad: Any, error: type[Exception
 
 
 @given(finite, finite, st.floats(0, 1e6), st.text(), st.text(min_size=1).filter(str.strip))
-def test_json_and_back(
-    value: float, expected: float, tolerance: float, statement: str, source: str
-) -> None:
+def test_json_and_back(value: float, expected: float, tolerance: float, statement: str, source: str) -> None:
     made = claim("Q12.a-1", value, expected, tolerance, source, statement=statement)
     assert Claim.from_json(json.loads(json.dumps(made.to_json()))) == made
 

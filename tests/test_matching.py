@@ -17,7 +17,7 @@ from tdi_lib.matching import (
     tdi_init_,
 )
 from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.spectrum import TaskSpectrum
 from tdi_lib.ssm import DiagonalSSM
 
 OMEGA = np.linspace(0, np.pi, 129)
@@ -143,9 +143,7 @@ def test_one_layer_alone_and_determinism() -> None:
 
 @given(seed=st.integers(0, 10_000), channels=st.integers(1, 8), pairs=st.integers(1, 6))
 @settings(max_examples=15, deadline=None)
-def test_any_size_and_any_spectrum_gives_a_finite_stable_layer(
-    seed: int, channels: int, pairs: int
-) -> None:
+def test_any_size_and_any_spectrum_gives_a_finite_stable_layer(seed: int, channels: int, pairs: int) -> None:
     rng = np.random.default_rng(seed)
     target = spectrum(rng.random(129) ** 8, np.exp(3 * rng.normal(size=129)))
     ssm = DiagonalSSM(channels, 2 * pairs, generator=seeded(seed))

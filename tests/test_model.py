@@ -17,9 +17,7 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(
-    ("pooling", "shape"), [("mean", (4, 3)), ("last", (4, 3)), ("none", (4, 20, 3))]
-)
+@pytest.mark.parametrize(("pooling", "shape"), [("mean", (4, 3)), ("last", (4, 3)), ("none", (4, 20, 3))])
 @pytest.mark.parametrize("input_skip", [True, False])
 def test_shapes_and_gradients(pooling: str, shape: tuple[int, ...], input_skip: bool) -> None:
     model = make(pooling=pooling, input_skip=input_skip)

@@ -155,9 +155,7 @@ def report(executed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     shutil.copy2(ROOT / "conftest.py", folder)
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "--nbval", "--color=no", "-rfp", "-p"]
-    done = subprocess.run(
-        [*command, "no:cacheprovider"], cwd=folder, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*command, "no:cacheprovider"], cwd=folder, capture_output=True, text=True, check=False)
     assert "4 failed, 20 passed" in done.stdout, done.stdout + done.stderr
     return done.stdout
 

@@ -64,8 +64,7 @@ def browser() -> Iterator[Any]:
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if found is None:
         pytest.fail(
-            "no Chromium: install it (Debian and Ubuntu: apt-get install chromium), "
-            "or set CHROMIUM to the program"
+            "no Chromium: install it (Debian and Ubuntu: apt-get install chromium), or set CHROMIUM to the program"
         )
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=FLAGS)
@@ -107,10 +106,7 @@ def test_page(page_name: str, width: int, browser: Any) -> None:
 def test_every_inner_link_arrives() -> None:
     from bs4 import BeautifulSoup
 
-    soups = {
-        HTML / name: BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser")
-        for name in PAGES
-    }
+    soups = {HTML / name: BeautifulSoup((HTML / name).read_text(encoding="utf-8"), "html.parser") for name in PAGES}
     anchors = {path: {tag["id"] for tag in soup.find_all(id=True)} for path, soup in soups.items()}
     broken = []
     for path, soup in soups.items():

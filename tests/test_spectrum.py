@@ -27,9 +27,7 @@ def linear_task(beta: float, centre: float, n_samples: int, seed: int, noise: fl
     """Input |omega + 0.2|^-beta, target a filter with power response in one band, random phase."""
     rng = np.random.default_rng(seed)
     x = coloured((OMEGA + 0.2) ** -beta, n_samples, rng)
-    weights = np.fft.irfft(
-        np.sqrt(band(centre)) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH
-    )
+    weights = np.fft.irfft(np.sqrt(band(centre)) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH)
     y = x @ weights
     return x, y + noise * y.std() * rng.normal(size=n_samples)
 
@@ -153,9 +151,7 @@ def test_labels_tensors_channels_and_odd_lengths() -> None:
     tensors = estimate_task_spectrum(torch.tensor(x), torch.tensor(y), method="discriminative")
     assert np.allclose(numbers.power, words.power) and np.allclose(numbers.power, tensors.power)
     stacked = np.stack([x, x], axis=2)
-    assert np.allclose(
-        estimate_task_spectrum(stacked, y, method="discriminative").power, numbers.power
-    )
+    assert np.allclose(estimate_task_spectrum(stacked, y, method="discriminative").power, numbers.power)
     odd = estimate_task_spectrum(x[:, :-1], y)
     assert len(odd.omega) == LENGTH // 2 + 1 and np.isclose(odd.omega[-1], np.pi)
 

@@ -2,6 +2,7 @@
 
 import math
 
+import jaxtyping
 import numpy as np
 import pytest
 import scipy.linalg
@@ -26,10 +27,7 @@ def direct_kernel(ssm: DiagonalSSM, length: int) -> np.ndarray:
     b, c = (t.detach().numpy().astype(complex) for t in (ssm.B, ssm.C))
     # from the parameters, as any reference must: exp(log_dt) rounded to float32 is another number
     dt = np.exp(ssm.log_dt.detach().double().numpy())
-    a = (
-        -np.exp(ssm.log_A_real.detach().double().numpy())
-        + 1j * ssm.A_imag.detach().double().numpy()
-    )
+    a = -np.exp(ssm.log_A_real.detach().double().numpy()) + 1j * ssm.A_imag.detach().double().numpy()
     pole = np.exp(dt[:, None] * a)
     weight = c * b * (pole - 1) / a
     powers = pole[:, :, None] ** np.arange(length)
@@ -82,9 +80,7 @@ def test_infinite_response_is_scipys() -> None:
 @settings(max_examples=25, deadline=None)
 def test_recurrence_agrees_with_convolution(length: int, seed: int, init: str) -> None:
     ssm = make(seed=seed, init=init).double()
-    u = torch.randn(
-        2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
-    )
+    u = torch.randn(2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     state, steps = ssm.initial_state(2), []
     for t in range(length):
         state, y = ssm.step(state, u[:, :, t])
@@ -141,9 +137,7 @@ def test_gradients_of_kernel_and_response() -> None:
     parameters = tuple(ssm.parameters())
     omega = torch.linspace(0, torch.pi, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *_: ssm.kernel(11), parameters)
-    assert torch.autograd.gradcheck(
-        lambda *_: torch.view_as_real(ssm.frequency_response(omega, length=9)), parameters
-    )
+    assert torch.autograd.gradcheck(lambda *_: torch.view_as_real(ssm.frequency_response(omega, length=9)), parameters)
 
 
 def test_no_vandermonde_in_memory() -> None:
@@ -171,6 +165,14 @@ def test_causal_convolution_is_numpys() -> None:
     u, k = np.random.default_rng(0).normal(size=(2, 31))
     ours = causal_convolution(torch.tensor(u), torch.tensor(k)).numpy()
     assert np.allclose(ours, np.convolve(u, k)[:31])
+
+
+def test_shapes_in_types_are_checked_at_run_time() -> None:
+    """Guards the guard: a wrong shape that torch would broadcast is refused under pytest."""
+    with pytest.raises(jaxtyping.TypeCheckError):
+        make().step(make().initial_state(2), torch.zeros(2, 3, 1))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        make()(torch.zeros(3, 10))
 
 
 def test_generator_decides_everything() -> None:

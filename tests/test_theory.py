@@ -96,9 +96,7 @@ def test_learning_curve_predicts_simulation(noise: float) -> None:
     st.integers(0, 100),
 )
 @settings(deadline=None)
-def test_effective_ridge_solves_its_equation(
-    rank: int, samples: int, ridge: float, seed: int
-) -> None:
+def test_effective_ridge_solves_its_equation(rank: int, samples: int, ridge: float, seed: int) -> None:
     eta = np.random.default_rng(seed).uniform(0.01, 1, rank)
     curve = learning_curve(eta, np.ones(rank), samples, ridge=ridge)
     kappa = curve.kappa[0]

@@ -16,17 +16,13 @@ def tones(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     y = np.arange(n) % 2
     phase = 2 * np.pi * rng.random((n, 1))
-    x = np.cos(np.where(y, 1.5, 0.5)[:, None] * np.arange(48) + phase) + 0.3 * rng.normal(
-        size=(n, 48)
-    )
+    x = np.cos(np.where(y, 1.5, 0.5)[:, None] * np.arange(48) + phase) + 0.3 * rng.normal(size=(n, 48))
     return x[:, :, None], y
 
 
 def make(d_output: int = 2, seed: int = 0, **options) -> SequenceModel:
     generator = torch.Generator().manual_seed(seed)
-    return SequenceModel(
-        1, d_output, d_model=8, d_state=8, n_layers=1, generator=generator, **options
-    )
+    return SequenceModel(1, d_output, d_model=8, d_state=8, n_layers=1, generator=generator, **options)
 
 
 def run(model: SequenceModel, **options):

@@ -57,8 +57,7 @@ class Scoreboard(SphinxDirective):
         summary = ", ".join(f"{SYMBOLS[word]} {word}: {n}" for word, n in counts.items())
         rows = "".join(self.rows(e, texts[e], verdicts[e], made) for e, made in entries.items())
         heads = "".join(
-            f'<th scope="col">{head}</th>'
-            for head in ("Claim", "Measured", "Expected", "Source", "Verdict")
+            f'<th scope="col">{head}</th>' for head in ("Claim", "Measured", "Expected", "Source", "Verdict")
         )
         html = (
             f'<p class="tdi-summary">{summary}</p>'
