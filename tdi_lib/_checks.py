@@ -53,11 +53,17 @@ def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str)
     return array
 
 
-def first_nonfinite(name: str, tensor: torch.Tensor) -> None:
-    """Raise if ``tensor`` holds NaN or infinity."""
-    if not torch.isfinite(tensor).all():
-        bad = int((~torch.isfinite(tensor)).sum())
-        raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {tensor.numel()} values")
+def real_tensor(name: str, value: object, axes: str, sizes: dict[str, int]) -> None:
+    """Raise unless ``value`` is a real floating tensor whose axes are named by ``axes`` ("B H L"), with known sizes."""
+    expected = "(" + ", ".join(str(sizes.get(axis, axis)) for axis in axes.split()) + ")"
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor of shape {expected}, got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be a real floating tensor, got {value.dtype}")
+    wanted = [sizes.get(axis) for axis in axes.split()]
+    fits = value.ndim == len(wanted) and all(w in (None, s) for w, s in zip(wanted, value.shape, strict=True))
+    if not fits or value.numel() == 0:
+        raise ValueError(f"{name} must be a non-empty tensor of shape {expected}, got {tuple(value.shape)}")
 
 
 def module(name: str, value: object, kind: type | tuple[type, ...]) -> None:

@@ -52,6 +52,7 @@ class S4DLayer(nn.Module):
 
     def forward(self, x: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
         """Causal: the output at t depends on the input up to t."""
+        _checks.real_tensor("x", x, "B L H", {"H": self.ssm.d_model})
         y = self.ssm(x.mT).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
         if self.D is not None:
             y = y + self.D * x
@@ -138,9 +139,7 @@ class SequenceModel(nn.Module):
             x: sequences, padded at their ends when ``lengths`` is given (the padding may hold anything, NaN included).
             lengths: (B,) integers in [1, L]; the padding then has no influence on the output.
         """
-        if not isinstance(x, Tensor) or x.ndim != 3 or x.shape[-1] != self.d_input:
-            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"x must be a tensor of shape (B, L, {self.d_input}), got {got}")
+        _checks.real_tensor("x", x, "B L D", {"D": self.d_input})
         mask = None if lengths is None else self._mask(lengths, x)
         if mask is not None:
             x = x.masked_fill(~mask[:, :, None], 0.0)

@@ -32,6 +32,7 @@ __all__ = [
     "poles_lin",
     "poles_real",
     "poles_scaled",
+    "seeded_ssm",
 ]
 
 
@@ -104,12 +105,14 @@ INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
 def causal_convolution(signal: Float[Tensor, "... L"], kernel: Float[Tensor, "... L"]) -> Float[Tensor, "... L"]:
     r"""Causal convolution :math:`y_t = \sum_{l \le t} k_l u_{t-l}` along the last axis by zero-padded FFT, O(L log L).
 
-    Leading axes broadcast.
+    Leading axes broadcast; a last axis that differs raises ValueError.
 
     >>> causal_convolution(torch.tensor([1.0, 0.0, 2.0]), torch.tensor([1.0, 10.0, 100.0]))
     tensor([  1.,  10., 102.])
     """
     length = signal.shape[-1]
+    if kernel.shape[-1] != length:
+        raise ValueError(f"kernel must be as long as signal ({length}), got shape {tuple(kernel.shape)}")
     n = 2 * length  # no wrap-around
     product = torch.fft.rfft(signal, n=n) * torch.fft.rfft(kernel, n=n)
     return torch.fft.irfft(product, n=n)[..., :length]
@@ -291,6 +294,7 @@ class DiagonalSSM(nn.Module):
 
     def initial_state(self, batch: int) -> Complex[Tensor, "B H N"]:
         """The zero state for :meth:`step`."""
+        batch = _checks.positive_int("batch", batch)
         return torch.zeros(batch, *self.C.shape, dtype=self.C.dtype, device=self.C.device)
 
     def step(
@@ -301,12 +305,17 @@ class DiagonalSSM(nn.Module):
 
         Run over a sequence it agrees with the convolution by :meth:`kernel`.
         """
+        _checks.real_tensor("input", input, "B H", {"H": self.d_model})
+        if state.shape != (len(input), *self.C.shape):
+            expected = (len(input), *self.C.shape)
+            raise ValueError(f"state must have shape {expected} (see initial_state), got {tuple(state.shape)}")
         log_a, b = self.discretise()
         state = log_a.exp() * state + b * input[:, :, None]  # (B H N)
         return state, 2 * (self.C * state).sum(-1).real
 
     def forward(self, u: Float[Tensor, "B H L"]) -> Float[Tensor, "B H L"]:
         """Filter every channel of ``u`` causally by its kernel."""
+        _checks.real_tensor("u", u, "B H L", {"H": self.d_model})
         return causal_convolution(u, self.kernel(u.shape[-1]))
 
     @torch.no_grad()
@@ -328,3 +337,14 @@ class DiagonalSSM(nn.Module):
 
     def extra_repr(self) -> str:
         return f"d_model={self.d_model}, d_state={self.d_state}"
+
+
+def seeded_ssm(d_model: int, d_state: int = 64, *, seed: int = 0, **options: Any) -> DiagonalSSM:
+    """A :class:`DiagonalSSM` for theory: drawn from a seed, in float64, nothing to train.
+
+    >>> seeded_ssm(1, 4).kernel(3).dtype
+    torch.float64
+    """
+    seed = _checks.positive_int("seed", seed, minimum=0)
+    ssm = DiagonalSSM(d_model, d_state, generator=torch.Generator().manual_seed(seed), **options)
+    return ssm.double().requires_grad_(False)

@@ -67,7 +67,7 @@ def sample_efficiency(n_samples: ArrayLike, base: ArrayLike, reached: float, at:
         reached: the loss to reach.
         at: samples with which the other method reached it.
 
-    >>> round(sample_efficiency([10, 100, 1000], [3.0, 2.0, 1.0], reached=1.5, at=100), 2)  # half-way between 100 and 1000
+    >>> round(sample_efficiency([10, 100, 1000], [3.0, 2.0, 1.0], reached=1.5, at=100), 2)  # half a decade
     3.16
     """
     sizes = _checks.real_array("n_samples", n_samples, ndim=(1,), what="ascending sizes (K,)")

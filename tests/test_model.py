@@ -1,5 +1,8 @@
 """The layer and the stack: shapes, causality, masks, parameter groups, bad input."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -150,3 +153,43 @@ def test_bad_arguments_are_named(options: dict, error: type[Exception], name: st
 def test_bad_calls_are_named(x, lengths, name: str) -> None:
     with pytest.raises((TypeError, ValueError), match=f"{name}"):
         make()(x, lengths)
+
+
+BAD_CALLS = """
+import numpy as np, torch
+from tdi_lib.model import S4DLayer, SequenceModel
+from tdi_lib.ssm import DiagonalSSM, causal_convolution
+ssm, layer, model = DiagonalSSM(3, 4), S4DLayer(3, 4), SequenceModel(2, 3, d_model=4, d_state=4)
+z = torch.zeros
+cases = [
+    (lambda: ssm(z(2, 3)), "u"),
+    (lambda: ssm(z(2, 1, 9)), "u"),
+    (lambda: ssm(z(2, 3, 0)), "u"),
+    (lambda: ssm(z(2, 3, 9, dtype=torch.complex64)), "u"),
+    (lambda: ssm(np.zeros((2, 3, 9))), "u"),
+    (lambda: ssm.step(ssm.initial_state(2), z(2, 4)), "input"),
+    (lambda: ssm.step(ssm.initial_state(1), z(2, 3)), "state"),
+    (lambda: ssm.initial_state(0), "batch"),
+    (lambda: causal_convolution(z(9), z(8)), "kernel"),
+    (lambda: layer(z(2, 9, 4)), "x"),
+    (lambda: model(z(2, 9)), "x"),
+    (lambda: model(z(2, 9, 3)), "x"),
+    (lambda: model(z(2, 9, 2, dtype=torch.int64)), "x"),
+    (lambda: model([[1.0]]), "x"),
+]
+for call, name in cases:
+    try:
+        call()
+    except (TypeError, ValueError) as error:
+        assert str(error).startswith(name + " must"), (name, error)
+        assert "jaxtyping" not in type(error).__module__
+    else:
+        raise AssertionError(name)
+print(len(cases), "refused")
+"""
+
+
+def test_bad_tensors_are_named_outside_pytest_too() -> None:
+    """In a process of its own, without the run-time check of shapes: the library's own errors."""
+    done = subprocess.run([sys.executable, "-c", BAD_CALLS], capture_output=True, text=True, check=False)
+    assert done.stdout == "14 refused\n", done.stderr
