@@ -145,12 +145,15 @@ def estimate_task_spectrum(
     # "mirror" is exact: a real sequence's spectrum is even about 0 and pi
     smooth = lambda s: scipy.ndimage.convolve1d(s, taper / taper.sum(), axis=0, mode="mirror")  # noqa: E731
 
-    if method == "discriminative":
+    if method in ("input", "flat", "discriminative"):  # statements about power: tapered
         periodogram = _periodograms(inputs)  # (P F D)
         s_u = smooth(periodogram.mean(axis=0))
-        statistic, null = _f_statistic(np.log(periodogram), target)
-        eta = np.maximum(smooth(statistic) / null - 1, 0)
-    else:
+        if method == "discriminative":
+            statistic, null = _f_statistic(np.log(periodogram), target)
+            eta = np.maximum(smooth(statistic) / null - 1, 0)
+        else:
+            eta = s_u**2 if method == "input" else np.ones_like(s_u)
+    else:  # statements about a linear functional of the sequence as it is
         centred = inputs - inputs.mean(axis=0)
         spectra = np.fft.rfft(centred, n=n, axis=1) / math.sqrt(length)  # (P F D)
         s_u = smooth((np.abs(spectra) ** 2).mean(axis=0))  # (F D)
@@ -161,11 +164,9 @@ def estimate_task_spectrum(
         excess = np.maximum(coherence - 1 / n_samples, 0)
         shrink = np.divide(excess, coherence, out=np.zeros_like(excess), where=coherence > 0)
         eta = {
-            "input": s_u**2,
             "cross": cross_power * s_u,
             "wiener": coherence,
             "shrunk": shrink**2 * coherence,
-            "flat": np.ones_like(s_u),
         }[method]
     s_u = _positive(s_u).sum(axis=1)
     eta = eta.mean(axis=1)

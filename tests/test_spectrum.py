@@ -91,6 +91,21 @@ def test_discriminative_finds_the_band_that_cross_cannot_see() -> None:
     assert correlation(blind.importance, tones) < 0.5
 
 
+def test_flat_is_flat_on_the_output_over_five_decades() -> None:
+    """The baseline must whiten as well as the methods it is compared with: no leakage from the loud band."""
+    rng = np.random.default_rng(11)
+    loud = np.where(OMEGA < 0.7, 1.0, 1e-5)
+    long = np.fft.irfft(
+        np.fft.rfft(rng.normal(size=(200, 4 * LENGTH)))
+        * np.sqrt(np.interp(np.linspace(0, np.pi, 2 * LENGTH + 1), OMEGA, loud)),
+        n=4 * LENGTH,
+    )
+    flat = estimate_task_spectrum(long[:, :LENGTH], np.arange(200) % 2, method="flat")  # not circular
+    quiet = flat.input_power[OMEGA > 1.2].mean() / flat.input_power[OMEGA < 0.4].mean()
+    assert 0.7e-5 < quiet < 1.5e-5
+    assert np.allclose(flat.importance, 1)
+
+
 def test_auto_tells_first_from_second_order() -> None:
     for seed in range(5):
         assert estimate_task_spectrum(*linear_task(1.0, 1.2, 200, seed)).method == "shrunk"
