@@ -142,7 +142,7 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
 
 
 def provenance() -> dict[str, str]:
-    """Where a result comes from: commit, versions, device."""
+    """Where a result comes from: commit (marked ``-dirty`` if any tracked file was changed), versions, device."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=12"],
         capture_output=True,
