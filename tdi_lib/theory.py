@@ -1,8 +1,7 @@
-r"""What an SSM's kernel implies for learning: the induced kernel, the Toeplitz spectrum, learning curves.
+r"""What an SSM's kernel implies for learning: the induced kernel, its spectrum, learning curves.
 
 Everything here is float64 numpy: theory is checked to machine precision, and its formulas hold for any convolution
-kernel ``k`` (L,), whether an SSM made it or not. :math:`T` is the L x L lower-triangular Toeplitz matrix of ``k``,
-:math:`H_L(\omega_j)` its DFT.
+kernel ``k`` (L,), whether an SSM made it or not. :math:`T` is the L x L lower-triangular Toeplitz matrix of ``k``.
 """
 
 import dataclasses
@@ -11,96 +10,14 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 from numpy.typing import ArrayLike
+from scipy.sparse.linalg import aslinearoperator
 
 from tdi_lib import _checks
+from tdi_lib.toeplitz import convolution_operator, covariance_operator, lanczos_measure, toeplitz_matrix
 
-__all__ = [
-    "LearningCurve",
-    "ToeplitzComparison",
-    "compare_toeplitz",
-    "learning_curve",
-    "mean_energy_delay",
-    "ssm_kernel",
-    "toeplitz_matrix",
-    "toeplitz_singular_values",
-]
+__all__ = ["KernelSpectrum", "LearningCurve", "kernel_spectrum", "learning_curve", "ssm_kernel"]
 
-
-def _kernel_array(kernel: ArrayLike) -> np.ndarray:
-    kernel = _checks.real_array("kernel", kernel, ndim=(1,), what="one impulse response (L,)")
-    if not kernel.any():
-        raise ValueError("kernel must not be all zero: its spectrum has no shape")
-    return kernel
-
-
-def toeplitz_matrix(kernel: ArrayLike) -> np.ndarray:
-    """The causal convolution by ``kernel`` (L,) as a dense lower-triangular matrix T (L, L).
-
-    >>> toeplitz_matrix([1.0, 2.0, 3.0])
-    array([[1., 0., 0.],
-           [2., 1., 0.],
-           [3., 2., 1.]])
-    """
-    kernel = _kernel_array(kernel)
-    return scipy.linalg.toeplitz(kernel, np.zeros_like(kernel))
-
-
-def toeplitz_singular_values(kernel: ArrayLike) -> np.ndarray:
-    """Singular values of :func:`toeplitz_matrix`, descending (L,). Dense, O(L^3).
-
-    Reversing the rows of T gives a symmetric (Hankel) matrix with the same singular values, so a symmetric eigenvalue
-    solver, about three times faster than an SVD, is enough.
-
-    >>> toeplitz_singular_values([1.0, 0.0, 0.0])
-    array([1., 1., 1.])
-    """
-    hankel = toeplitz_matrix(kernel)[::-1]
-    return np.sort(np.abs(scipy.linalg.eigvalsh(hankel)))[::-1]
-
-
-def mean_energy_delay(kernel: ArrayLike) -> float:
-    r"""The kernel's memory :math:`\tau = \sum_m m k_m^2 / \sum_m k_m^2`, in samples.
-
-    >>> mean_energy_delay([0.0, 0.0, 5.0])
-    2.0
-    """
-    kernel = _kernel_array(kernel)
-    return float(np.arange(kernel.size) @ kernel**2 / (kernel @ kernel))
-
-
-@dataclasses.dataclass(frozen=True)
-class ToeplitzComparison:
-    r"""Singular values of T beside the sampled response.
-
-    Attributes:
-        singular_values: of T, descending (L,).
-        response: :math:`|H_L(\omega_j)|` on the DFT grid, descending (L,).
-        distance: :math:`\sqrt{\sum_j (s_j - |H_L(\omega_j)|)^2 / \sum_j |H_L(\omega_j)|^2}`.
-        bound: :math:`\sqrt{\tau/L}`, which the distance never exceeds.
-    """
-
-    singular_values: np.ndarray
-    response: np.ndarray
-    distance: float
-    bound: float
-
-
-def compare_toeplitz(kernel: ArrayLike) -> ToeplitzComparison:
-    r"""Measure the finite-L Toeplitz spectrum theorem on one kernel (L,).
-
-    The circulant C with first column ``kernel`` has singular values exactly :math:`|H_L(\omega_j)|`, and
-    :math:`\|C - T\|_F^2 = \sum_m m k_m^2`; Mirsky's inequality for sorted singular values gives the bound.
-
-    >>> result = compare_toeplitz(0.9 ** np.arange(64))
-    >>> bool(0 < result.distance <= result.bound)
-    True
-    """
-    kernel = _kernel_array(kernel)
-    singular_values = toeplitz_singular_values(kernel)
-    response = np.sort(np.abs(np.fft.fft(kernel)))[::-1]
-    distance = np.linalg.norm(singular_values - response) / np.linalg.norm(response)
-    bound = np.sqrt(mean_energy_delay(kernel) / kernel.size)
-    return ToeplitzComparison(singular_values, response, float(distance), float(bound))
+DENSE_LENGTH = 1024  # up to here a dense eigenvalue problem is a matter of a second
 
 
 def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> np.ndarray:
@@ -120,8 +37,7 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
     >>> ssm_kernel([1.0, 0.0], [[3.0, 4.0]])
     array([[25.]])
     """
-    kernels = _checks.real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)")
-    kernels = np.atleast_2d(kernels)
+    kernels = _kernel_rows(kernels)
     length = kernels.shape[1]
     inputs = [_checks.real_array("u", u, ndim=(2,), what="inputs (P, L)")]
     if v is not None:
@@ -136,6 +52,152 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
         output = np.fft.irfft(product, n=2 * length)[..., :length]  # (P H L)
         features.append(output.reshape(len(array), -1))
     return features[0] @ features[-1].T
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSpectrum:
+    r"""Mercer spectrum of an induced kernel: how strongly it responds to each direction of the input law.
+
+    Attributes:
+        eigenvalues: :math:`\eta` (R,), descending.
+        counts: how many eigenvalues each entry stands for (R,). Ones from the dense path; from the fast path the
+            weights of a quadrature, which are no integers. They sum to L.
+        target_power: :math:`\bar w^2` of the target that lies at each entry (R,), or None without a target.
+        method: ``dense`` or ``fast``.
+    """
+
+    eigenvalues: np.ndarray
+    counts: np.ndarray
+    target_power: np.ndarray | None
+    method: str
+
+
+def kernel_spectrum(
+    kernels: ArrayLike,
+    covariance: ArrayLike | None = None,
+    *,
+    target: ArrayLike | None = None,
+    method: str = "auto",
+    n_probes: int | None = None,
+    n_steps: int = 64,
+    seed: int = 0,
+) -> KernelSpectrum:
+    r"""Mercer eigenvalues of the kernel an SSM layer induces, under an input law with the given covariance.
+
+    With :math:`G = \sum_h T_h^\top T_h` and :math:`\Sigma = RR^\top` they are the eigenvalues of :math:`R^\top G R`;
+    for one channel the squared singular values of :math:`T\Sigma^{1/2}`. A linear target :math:`w^\top u` has the
+    coefficients :math:`\bar w = V^\top R^\top w` in the eigenvectors V.
+
+    ``dense`` computes them all, O(L^3). ``fast`` never forms a matrix: stochastic Lanczos quadrature gives the
+    *distribution* of the eigenvalues, and a second Lanczos run, started at the target, how the target is spread over
+    it; both as nodes and weights that :func:`learning_curve` takes. Sums of smooth functions of the eigenvalues come
+    out to a relative error of about :math:`1/\sqrt{L\,n_{probes}}`. O(L log L) per step and some twenty vectors.
+
+    Args:
+        kernels: impulse responses (L,) or (H, L).
+        covariance: None for white input of unit variance; the autocovariance r_0 .. r_{L-1} (L,) of a stationary
+            input; or any covariance matrix (L, L).
+        target: weights w (L,) of the target.
+        method: ``dense``, ``fast``, or ``auto``: dense up to L = 1024.
+        n_probes: random vectors of ``fast``; by default enough for 2^14 entries in all.
+        n_steps: Lanczos steps per vector, hence nodes.
+        seed: of the random vectors.
+
+    Raises:
+        TypeError, ValueError: naming the argument: wrong rank or length, NaN, a covariance that is not symmetric
+            positive semi-definite, all-zero kernels or target.
+
+    >>> kernel_spectrum([1.0, 0.5], [2.0, 0.0]).eigenvalues.round(3)
+    array([3.281, 1.219])
+    """
+    kernels = _kernel_rows(kernels)
+    if not kernels.any():
+        raise ValueError("kernels must not be all zero: their spectrum has no shape")
+    length = kernels.shape[1]
+    sigma = None
+    if covariance is not None:
+        sigma = _checks.real_array("covariance", covariance, ndim=(1, 2), what="(L,) or (L, L)")
+        if sigma.shape not in {(length,), (length, length)}:
+            raise ValueError(
+                f"covariance must have shape ({length},) or ({length}, {length}) for kernels of length {length}, "
+                f"got {sigma.shape}"
+            )
+        if sigma.ndim == 2 and not np.allclose(sigma, sigma.T, rtol=1e-8, atol=1e-8 * np.abs(sigma).max()):
+            raise ValueError("covariance must be symmetric, got a matrix that differs from its transpose")
+    if target is not None:
+        target = _checks.real_array("target", target, ndim=(1,), what="weights (L,)")
+        if target.shape != (length,):
+            raise ValueError(f"target must have the kernels' length {length}, got shape {target.shape}")
+        if not target.any():
+            raise ValueError("target must not be all zero")
+    method = _checks.choice("method", method, ("auto", "dense", "fast"))
+    if n_probes is not None:
+        n_probes = _checks.positive_int("n_probes", n_probes)
+    n_steps = min(_checks.positive_int("n_steps", n_steps), length)
+    if method == "dense" or (method == "auto" and length <= DENSE_LENGTH):
+        return _dense_spectrum(kernels, sigma, target)
+    return _fast_spectrum(kernels, sigma, target, n_probes or max(1, 2**14 // length), n_steps, seed)
+
+
+def _dense_spectrum(kernels: np.ndarray, sigma: np.ndarray | None, target: np.ndarray | None) -> KernelSpectrum:
+    length = kernels.shape[1]
+    root = np.eye(length)
+    if sigma is not None:
+        sigma = scipy.linalg.toeplitz(sigma) if sigma.ndim == 1 else (sigma + sigma.T) / 2
+        variances, axes = scipy.linalg.eigh(sigma)
+        if variances[0] < -1e-8 * variances[-1]:
+            raise ValueError(f"covariance must be positive semi-definite, got an eigenvalue {variances[0]:.3g}")
+        root = axes * np.sqrt(np.maximum(variances, 0))  # R = Q D
+    gram = sum((t := toeplitz_matrix(k)).T @ t for k in kernels if k.any())
+    matrix = root.T @ gram @ root
+    if target is None:
+        eta, power = scipy.linalg.eigvalsh(matrix), None
+    else:
+        eta, vectors = scipy.linalg.eigh(matrix)
+        power = ((root @ vectors).T @ target)[::-1] ** 2
+    return KernelSpectrum(np.maximum(eta[::-1], 0), np.ones(length), power, "dense")
+
+
+def _fast_spectrum(
+    kernels: np.ndarray,
+    sigma: np.ndarray | None,
+    target: np.ndarray | None,
+    n_probes: int,
+    n_steps: int,
+    seed: int,
+) -> KernelSpectrum:
+    n_channels, length = kernels.shape
+    rng = np.random.default_rng(seed)
+    filters = convolution_operator(kernels)
+    gram = filters.T @ filters
+    if sigma is None:
+        inputs, operator, surplus = None, gram, 0
+    else:
+        inputs = covariance_operator(sigma) if sigma.ndim == 1 else aslinearoperator(sigma)
+        # the same eigenvalues seen from the outputs, with a zero for each direction that no input reaches
+        operator, surplus = filters @ inputs @ filters.T, (n_channels - 1) * length
+    size = operator.shape[0]
+    signs = rng.integers(0, 2, (n_probes, size)).T * 2.0 - 1
+    nodes, weights = (part.ravel() for part in lanczos_measure(operator, signs, n_steps))
+    if nodes.min() < -1e-8 * nodes.max():
+        raise ValueError(f"covariance must be positive semi-definite, got an eigenvalue below {nodes.min():.3g}")
+    order = np.argsort(nodes)
+    eta, counts = np.maximum(nodes[order], 0), weights[order] / n_probes
+    below = np.cumsum(counts)
+    counts = np.diff(np.maximum(below - surplus, 0), prepend=0.0)
+    power = None
+    if target is not None:
+        extra, power = (part.ravel() for part in lanczos_measure(gram, target, n_steps, metric=inputs))
+        power = np.concatenate([np.zeros_like(eta), power])
+        eta = np.concatenate([eta, np.maximum(extra, 0)])
+        counts = np.concatenate([counts, np.zeros_like(extra)])
+        order = np.argsort(eta)
+        eta, counts, power = eta[order], counts[order], power[order]
+    return KernelSpectrum(eta[::-1], counts[::-1], power if power is None else power[::-1], "fast")
+
+
+def _kernel_rows(kernels: ArrayLike) -> np.ndarray:
+    return np.atleast_2d(_checks.real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +222,7 @@ def learning_curve(
     *,
     ridge: float = 0.0,
     noise: float = 0.0,
+    counts: ArrayLike | None = None,
 ) -> LearningCurve:
     r"""Learning curve of kernel regression from its spectrum (Bordelon et al. 2002.02561; Canatar et al. 2006.13198).
 
@@ -176,6 +239,8 @@ def learning_curve(
         n_samples: P, a positive number or several (K,).
         ridge: :math:`\lambda` in :math:`(K + \lambda I)\alpha = y`.
         noise: variance :math:`\sigma^2` of the label noise.
+        counts: how many eigenvalues each entry stands for (R,), non-negative; one each if omitted. (A fast
+            :func:`kernel_spectrum` is a quadrature: its counts are weights.)
 
     >>> curve = learning_curve([1.0, 1.0], [1.0, 0.0], [1, 2, 4], ridge=1e-3)
     >>> curve.error.round(3)  # two equal modes: one sample learns half, four learn everything
@@ -186,21 +251,22 @@ def learning_curve(
     samples = np.atleast_1d(_checks.real_array("n_samples", n_samples, ndim=(0, 1), what="sample sizes (K,)"))
     ridge = _checks.real_number("ridge", ridge, low=0.0)
     noise = _checks.real_number("noise", noise, low=0.0)
-    for name, array in (("eigenvalues", eta), ("target_power", power)):
+    counts = np.ones_like(eta) if counts is None else _checks.real_array("counts", counts, ndim=(1,), what="(R,)")
+    for name, array in (("eigenvalues", eta), ("target_power", power), ("counts", counts)):
         if (array < 0).any():
             raise ValueError(f"{name} must be non-negative, got a minimum of {array.min()}")
-    if eta.shape != power.shape:
-        raise ValueError(f"target_power must match eigenvalues in shape, got {power.shape} and {eta.shape}")
-    if not eta.any():
+        if eta.shape != array.shape:
+            raise ValueError(f"{name} must match eigenvalues in shape, got {array.shape} and {eta.shape}")
+    if not (eta * counts).any():
         raise ValueError("eigenvalues must not be all zero")
     if (samples <= 0).any():
         raise ValueError(f"n_samples must be positive, got {samples.min()}")
 
     errors, kappas = [], []
     for p in samples:
-        kappa = _effective_ridge(eta, p, ridge)
+        kappa = _effective_ridge(eta, counts, p, ridge)
         seen = eta > 0
-        gamma = p * np.sum((eta[seen] / (kappa + p * eta[seen])) ** 2)
+        gamma = p * np.sum(counts[seen] * (eta[seen] / (kappa + p * eta[seen])) ** 2)
         unlearned = np.ones_like(eta)  # a mode the kernel does not have is never learned
         unlearned[seen] = kappa / (kappa + p * eta[seen])
         excess = np.sum(power * unlearned**2) + gamma * noise
@@ -210,13 +276,14 @@ def learning_curve(
     return LearningCurve(samples, np.array(errors), np.array(kappas))
 
 
-def _effective_ridge(eta: np.ndarray, p: float, ridge: float) -> float:
+def _effective_ridge(eta: np.ndarray, counts: np.ndarray, p: float, ridge: float) -> float:
     """Root of ``kappa = ridge + kappa * sum(eta / (kappa + p eta))``; zero at p above the rank without ridge."""
-    if ridge < 1e-100 * eta.sum() and p >= np.count_nonzero(eta):
+    trace = counts @ eta
+    if ridge < 1e-100 * trace and p >= counts[eta > 0].sum():
         return 0.0
     # f(kappa) / kappa decreases to -1: one sign change below `high`; logarithms reach any smaller scale
-    excess = lambda t: ridge * np.exp(-t) + np.sum(eta / (np.exp(t) + p * eta)) - 1  # noqa: E731
-    high = np.log(ridge + eta.sum())
+    excess = lambda t: ridge * np.exp(-t) + counts @ (eta / (np.exp(t) + p * eta)) - 1  # noqa: E731
+    high = np.log(ridge + trace)
     low = high
     while excess(low) < 0:
         low -= 4.0

@@ -5,48 +5,10 @@ import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
-from tdi_lib.theory import (
-    compare_toeplitz,
-    learning_curve,
-    mean_energy_delay,
-    ssm_kernel,
-    toeplitz_matrix,
-    toeplitz_singular_values,
-)
-
-values = st.floats(-5, 5).map(lambda v: round(v, 3))
-kernels = st.integers(1, 40).flatmap(lambda n: arrays(float, n, elements=values)).filter(np.any)
-
-
-@given(kernels)
-@settings(deadline=None)
-def test_singular_values_are_the_svds(kernel: np.ndarray) -> None:
-    expected = np.linalg.svd(toeplitz_matrix(kernel), compute_uv=False)
-    assert np.allclose(toeplitz_singular_values(kernel), expected, atol=1e-9)
-
-
-@given(kernels)
-@settings(deadline=None)
-def test_bound_holds_and_its_parts_are_exact(kernel: np.ndarray) -> None:
-    result = compare_toeplitz(kernel)
-    assert result.distance <= result.bound + 1e-12
-    circulant = scipy.linalg.circulant(kernel)
-    gap = np.linalg.norm(circulant - toeplitz_matrix(kernel)) ** 2
-    lag = np.arange(kernel.size)
-    assert np.isclose(gap, lag @ kernel**2)
-    assert np.allclose(np.linalg.svd(circulant, compute_uv=False), result.response, atol=1e-9)
-    assert np.isclose(mean_energy_delay(kernel), gap / (kernel @ kernel))
-
-
-def test_bound_is_not_vacuous() -> None:
-    """A pure delay by half the length: the distance reaches the bound."""
-    kernel = np.zeros(64)
-    kernel[32] = 1.0
-    result = compare_toeplitz(kernel)
-    assert np.isclose(result.bound, np.sqrt(0.5))
-    assert np.isclose(result.distance, result.bound)
+from tdi_lib.ssm import seeded_ssm
+from tdi_lib.theory import kernel_spectrum, learning_curve, ssm_kernel
+from tdi_lib.toeplitz import toeplitz_matrix
 
 
 @given(st.integers(0, 1000), st.integers(1, 4))
@@ -68,6 +30,73 @@ def test_kernel_regression_is_ridge_on_the_output_sequence() -> None:
     weights = np.linalg.solve(phi.T @ phi + ridge * np.eye(12), phi.T @ y)
     alpha = np.linalg.solve(ssm_kernel(k, u) + ridge * np.eye(30), y)
     assert np.allclose(phi_new @ weights, ssm_kernel(k, new, u) @ alpha)
+
+
+def layer(n_channels: int, length: int) -> np.ndarray:
+    return seeded_ssm(n_channels, 16, seed=0, dt_min=0.05, dt_max=0.2).kernel(length).numpy()
+
+
+COLOURS = {
+    "white": lambda L: None,
+    "stationary": lambda L: 0.7 ** np.arange(L),
+    "any": lambda L: scipy.linalg.toeplitz(0.7 ** np.arange(L)) * np.outer(*[np.linspace(0.5, 1.5, L)] * 2),
+}
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_dense_spectrum_is_that_of_the_gram_matrix_of_many_samples(colour: str, n_channels: int) -> None:
+    """Independent path: the squared singular values of T Sigma^(1/2) stacked, and the target's law by its variance."""
+    kernels, covariance, w = layer(n_channels, 48), COLOURS[colour](48), np.cos(np.arange(48.0))
+    spectrum = kernel_spectrum(kernels, covariance, target=w)
+    full = np.eye(48) if covariance is None else covariance
+    full = scipy.linalg.toeplitz(full) if full.ndim == 1 else full
+    root = scipy.linalg.sqrtm(full).real
+    stacked = np.vstack([toeplitz_matrix(k) for k in kernels]) @ root
+    _, s, vt = np.linalg.svd(stacked, full_matrices=False)
+    assert spectrum.method == "dense" and np.array_equal(spectrum.counts, np.ones(48))
+    assert np.allclose(spectrum.eigenvalues, s**2, rtol=1e-9, atol=1e-12 * s[0] ** 2)
+    assert np.allclose(spectrum.target_power, (vt @ root @ w) ** 2, rtol=1e-5, atol=1e-9)
+    assert np.isclose(spectrum.target_power.sum(), w @ full @ w)
+    assert np.allclose(kernel_spectrum(kernels, covariance).eigenvalues, spectrum.eigenvalues, atol=1e-10)
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_fast_spectrum_predicts_the_dense_learning_curve(colour: str, n_channels: int) -> None:
+    """Broad responses: the probes' error is that of a mean over as many eigenvalues as matter."""
+    kernels = np.random.default_rng(0).normal(size=(n_channels, 256)) * 0.7 ** np.arange(256)
+    covariance = COLOURS[colour](256)
+    w = np.cos(1.2 * np.arange(256.0)) * np.hanning(256)
+    dense, fast = (
+        kernel_spectrum(kernels, covariance, target=w, method=method, n_probes=400) for method in ("dense", "fast")
+    )
+    assert fast.method == "fast" and np.isclose(fast.counts.sum(), 256)
+    assert (np.diff(fast.eigenvalues) <= 0).all() and (fast.counts >= 0).all()
+    assert np.isclose(fast.target_power.sum(), dense.target_power.sum())
+    curves = [
+        learning_curve(s.eigenvalues, s.target_power, [8, 64, 512], ridge=dense.eigenvalues.mean(), counts=s.counts)
+        for s in (dense, fast)
+    ]
+    eta = dense.eigenvalues
+    trace_error = np.sqrt(2 * eta @ eta / 400) / eta.sum()  # of a trace by 400 random vectors
+    assert trace_error < 0.02
+    assert np.allclose(curves[1].error, curves[0].error, rtol=4 * trace_error)
+    assert np.allclose(curves[1].kappa, curves[0].kappa, rtol=4 * trace_error)
+
+
+def test_method_follows_length_and_seed_decides() -> None:
+    long = layer(1, 2048)
+    fast = kernel_spectrum(long)
+    assert fast.method == "fast" and kernel_spectrum(layer(1, 1024)).method == "dense"
+    assert np.array_equal(fast.eigenvalues, kernel_spectrum(long).eigenvalues)
+    assert not np.array_equal(fast.eigenvalues, kernel_spectrum(long, seed=1).eigenvalues)
+
+
+def test_counts_stand_for_equal_eigenvalues() -> None:
+    one_by_one = learning_curve([2.0, 2.0, 2.0, 0.5], [1.0, 3.0, 0.0, 1.0], [2, 9], ridge=0.1, noise=0.2)
+    together = learning_curve([2.0, 0.5], [4.0, 1.0], [2, 9], ridge=0.1, noise=0.2, counts=[3, 1])
+    assert np.allclose(one_by_one.error, together.error) and np.allclose(one_by_one.kappa, together.kappa)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.25])
@@ -117,19 +146,25 @@ def test_learning_curve_limits() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "name"),
     [
-        (lambda: toeplitz_matrix([]), ValueError, "kernel"),
-        (lambda: toeplitz_matrix([0.0, 0.0]), ValueError, "kernel"),
-        (lambda: toeplitz_matrix([1.0, np.nan]), ValueError, "kernel"),
-        (lambda: toeplitz_matrix([[1.0]]), ValueError, "kernel"),
-        (lambda: toeplitz_matrix(["a"]), TypeError, "kernel"),
-        (lambda: toeplitz_singular_values([1j]), TypeError, "kernel"),
-        (lambda: mean_energy_delay([np.inf]), ValueError, "kernel"),
-        (lambda: compare_toeplitz(np.zeros(3)), ValueError, "kernel"),
         (lambda: ssm_kernel(np.ones((1, 1, 1)), [[1.0]]), ValueError, "kernels"),
         (lambda: ssm_kernel([1.0, 1.0], [1.0, 1.0]), ValueError, "u"),
         (lambda: ssm_kernel([1.0, 1.0], [[1.0]]), ValueError, "u"),
         (lambda: ssm_kernel([1.0], [[1.0]], [[1.0, 2.0]]), ValueError, "v"),
         (lambda: ssm_kernel([1.0], [[1j]]), TypeError, "u"),
+        (lambda: kernel_spectrum([[0.0, 0.0]]), ValueError, "kernels"),
+        (lambda: kernel_spectrum([1.0, np.nan]), ValueError, "kernels"),
+        (lambda: kernel_spectrum([1.0, 1.0], [1.0]), ValueError, "covariance"),
+        (lambda: kernel_spectrum([1.0, 1.0], [[1.0, 0.5], [0.0, 1.0]]), ValueError, "covariance"),
+        (lambda: kernel_spectrum([1.0, 1.0], [1.0, -2.0]), ValueError, "covariance"),
+        (lambda: kernel_spectrum([1.0, 1.0], [1.0, -2.0], method="fast"), ValueError, "covariance"),
+        (lambda: kernel_spectrum([1.0, 1.0], target=[1.0]), ValueError, "target"),
+        (lambda: kernel_spectrum([1.0, 1.0], target=[0.0, 0.0]), ValueError, "target"),
+        (lambda: kernel_spectrum([1.0, 1.0], method="exact"), ValueError, "method"),
+        (lambda: kernel_spectrum([1.0, 1.0], n_probes=0), ValueError, "n_probes"),
+        (lambda: kernel_spectrum([1.0, 1.0], n_steps=1.5), TypeError, "n_steps"),
+        (lambda: learning_curve([1.0], [1.0], 4, counts=[-1.0]), ValueError, "counts"),
+        (lambda: learning_curve([1.0], [1.0], 4, counts=[1.0, 1.0]), ValueError, "counts"),
+        (lambda: learning_curve([1.0], [1.0], 4, counts=[0.0]), ValueError, "eigenvalues"),
         (lambda: learning_curve([-1.0], [1.0], 4), ValueError, "eigenvalues"),
         (lambda: learning_curve([0.0], [1.0], 4), ValueError, "eigenvalues"),
         (lambda: learning_curve([1.0], [-1.0], 4), ValueError, "target_power"),
