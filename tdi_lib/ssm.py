@@ -7,6 +7,8 @@ One channel with :math:`N` conjugate pairs of modes, step :math:`\Delta`, zero-o
     a_n = e^{\Delta A_n}, \qquad b_n = B_n (a_n - 1)/A_n, \qquad
     k_l = 2\,\mathrm{Re} \sum_n C_n b_n a_n^l .
 
+The bilinear (Tustin) and the forward Euler rule change :math:`a_n` only: see :class:`DiagonalSSM`.
+
 Shapes: ``B`` batch, ``H = d_model`` channels, ``N = d_state / 2`` pairs, ``L`` time steps, ``F`` frequencies.
 Angular frequencies ``omega`` are in rad/sample. The model follows Gu et al., arXiv 2206.11893.
 """
@@ -102,6 +104,14 @@ INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
 """Named initialisations: each gives the continuous-time poles of one channel from the number of pairs."""
 
 
+# A rule is the map from Delta A to log a, and its inverse; b = B (a - 1)/A under all three.
+_RULES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "zoh": (lambda z: z, lambda log_a: log_a),
+    "bilinear": (lambda z: 2 * torch.atanh(z / 2), lambda log_a: 2 * torch.tanh(log_a / 2)),
+    "euler": (torch.log1p, torch.expm1),
+}
+
+
 def causal_convolution(signal: Float[Tensor, "... L"], kernel: Float[Tensor, "... L"]) -> Float[Tensor, "... L"]:
     r"""Causal convolution :math:`y_t = \sum_{l \le t} k_l u_{t-l}` along the last axis by zero-padded FFT, O(L log L).
 
@@ -126,16 +136,25 @@ class DiagonalSSM(nn.Module):
         d_state: full state size of a channel; ``d_state / 2`` conjugate pairs are stored. Even.
         init: ``lin``, ``inv``, ``legs``, ``real``, ``dfout``, ``scaled``, or a callable ``init(n_pairs)`` that returns
             continuous-time poles (N,) or (H, N), complex with negative real parts.
-        dt_min, dt_max: the step is log-uniform on this range, one per channel. (``dfout`` uses a unit step and draws
-            its decays :math:`\xi` on [1e-3, 1e-1] instead.)
+        dt_min, dt_max: the step is log-uniform on this range, one per channel. (``dfout`` uses a unit step, draws
+            its decays :math:`\xi` on [1e-3, 1e-1] instead and places the same discrete poles under every rule.)
+        discretisation: how a step is taken. ``zoh`` (input held constant, then exact), ``bilinear`` (Tustin: the
+            trapezoidal rule, as in S4, arXiv 2111.00396) or ``euler`` (forward Euler):
+
+            .. math:: a = e^{\Delta A}, \qquad a = \frac{1 + \Delta A/2}{1 - \Delta A/2}, \qquad a = 1 + \Delta A,
+
+            each with :math:`b = B\,(a - 1)/A`.
         generator: source of randomness for ``dt`` and ``C``; the global one if omitted.
 
     Raises:
         TypeError, ValueError: naming the argument, for odd or non-positive sizes, an empty step range, an unknown
-            ``init``, or poles of the wrong shape or outside the left half plane.
+            ``init`` or ``discretisation``, poles of the wrong shape or outside the left half plane, or Euler steps
+            that are too long: :math:`|a| < 1` only for :math:`\Delta < 2|\mathrm{Re}\,A|/|A|^2`.
 
     Every entry of ``C`` is standard complex normal and ``B`` is one (arXiv 2206.11893).
-    The real part is held negative by its logarithm, so the filter stays stable under any training step.
+    The real part is held negative by its logarithm, so under ``zoh`` and ``bilinear`` the filter stays stable under
+    any training step. Under ``euler`` an unstable start is refused: the kernel would grow and have no frequency
+    response, though the closed form would still give numbers. Training may lead out of the unit circle later.
 
     >>> ssm = DiagonalSSM(2, 8, generator=torch.Generator().manual_seed(0))
     >>> ssm.kernel(100).shape, ssm.frequency_response(torch.linspace(0, torch.pi, 5)).shape
@@ -150,6 +169,7 @@ class DiagonalSSM(nn.Module):
         init: str | Callable[[int], np.ndarray] = "lin",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
+        discretisation: str = "zoh",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -163,11 +183,14 @@ class DiagonalSSM(nn.Module):
         if low > high:
             raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} > {dt_max}")
 
+        self.discretisation = _checks.choice("discretisation", discretisation, tuple(_RULES))
+
         uniform = torch.rand(self.d_model, generator=generator)
         log_dt = uniform * (math.log(high) - math.log(low)) + math.log(low)  # (H)
         if init == "dfout":
             xi = torch.exp(uniform * math.log(100.0) + math.log(1e-3)).double().numpy()
-            poles, log_dt = poles_dfout(self.d_model, n_pairs, xi), torch.zeros(self.d_model)
+            log_poles = torch.as_tensor(poles_dfout(self.d_model, n_pairs, xi))
+            poles, log_dt = _RULES[discretisation][1](log_poles).numpy(), torch.zeros(self.d_model)
         else:
             poles = self._poles(init, n_pairs)
         poles = np.broadcast_to(poles, (self.d_model, n_pairs))
@@ -182,6 +205,7 @@ class DiagonalSSM(nn.Module):
         one = torch.tensor([1.0, 0.0]).expand(self.d_model, n_pairs, 2)
         self.register_buffer("B_real_imag", one.clone())
         self.B_real_imag: Tensor
+        self._refuse_unstable()
 
     def _poles(self, init: Any, n_pairs: int) -> np.ndarray:
         if not callable(init):
@@ -194,6 +218,19 @@ class DiagonalSSM(nn.Module):
         if not (np.isfinite(poles).all() and (poles.real < 0).all()):
             raise ValueError("init must give finite poles with negative real parts (a stable filter)")
         return poles
+
+    @torch.no_grad()
+    def _refuse_unstable(self) -> None:
+        growth = self.log_poles.real
+        bad = ~(growth.isfinite() & (growth < 0))  # log a = -inf: a = 0, which no log-pole can hold
+        if bad.any():
+            first = tuple(bad.nonzero()[0])
+            raise ValueError(
+                f"discretisation must keep all poles in 0 < |a| < 1, but {self.discretisation!r} puts "
+                f"{int(bad.sum())} of {bad.numel()} outside, first A = {self.A[first].item():.4g} at "
+                f"dt = {self.dt[first[0]].item():.4g} with |a| = {growth[first].exp().item():.4g}: keep dt_max below "
+                f"2|Re A|/|A|^2, here {(-2 * self.A.real / self.A.abs() ** 2).min().item():.4g}, or use 'zoh'"
+            )
 
     @property
     def A(self) -> Complex[Tensor, "H N"]:
@@ -217,11 +254,14 @@ class DiagonalSSM(nn.Module):
 
     @property
     def log_poles(self) -> Complex[Tensor, "H N"]:
-        r"""Log of the discrete poles, :math:`\Delta A`: decay per sample and (unwrapped) frequency in rad/sample."""
-        return self.dt[:, None] * self.A
+        r"""Log of the discrete poles, :math:`\log a`: decay per sample and frequency in rad/sample.
+
+        Under ``zoh`` it is :math:`\Delta A`, whose frequency is not wrapped and may lie beyond :math:`\pi`.
+        """
+        return _RULES[self.discretisation][0](self.dt[:, None] * self.A)
 
     def discretise(self) -> tuple[Complex[Tensor, "H N"], Complex[Tensor, "H N"]]:
-        r"""Zero-order hold: log-poles :math:`\Delta A` and :math:`b = B\,(e^{\Delta A} - 1)/A`, both (H, N)."""
+        r"""Log-poles :math:`\log a` and input weights :math:`b = B\,(a - 1)/A`, both (H, N)."""
         log_a = self.log_poles
         # expm1, not exp - 1: for small steps the difference would lose half of the digits
         return log_a, self.B * torch.expm1(log_a) / self.A
@@ -262,8 +302,9 @@ class DiagonalSSM(nn.Module):
         wide = dtype if self.log_dt.device.type == "mps" else torch.float64
         steps = stride * torch.arange(count, dtype=wide, device=self.log_dt.device)
         dt = self.log_dt.to(wide).exp()[:, None]
-        phase = torch.remainder((dt * self.A_imag)[:, :, None] * steps, 2 * math.pi).to(dtype)
-        decay = (-dt * self.log_A_real.to(wide).exp()).to(dtype)
+        log_a = _RULES[self.discretisation][0](torch.complex(-dt * self.log_A_real.to(wide).exp(), dt * self.A_imag))
+        phase = torch.remainder(log_a.imag[:, :, None] * steps, 2 * math.pi).to(dtype)
+        decay = log_a.real.to(dtype)
         magnitude = torch.exp(decay[:, :, None] * steps.to(dtype))  # (H N K)
         return torch.cat([magnitude * torch.cos(phase), magnitude * torch.sin(phase)], dim=1)
 
@@ -320,7 +361,7 @@ class DiagonalSSM(nn.Module):
 
     @torch.no_grad()
     def set_log_poles_(self, log_poles: Complex[Tensor, "H N"], residues: Complex[Tensor, "H N"]) -> None:
-        r"""Place discrete log-poles :math:`\Delta A` and residues :math:`c = C b` in place; the steps ``dt`` and B
+        r"""Place discrete log-poles :math:`\log a` and residues :math:`c = C b` in place; the steps ``dt`` and B
         are kept.
 
         >>> ssm = DiagonalSSM(1, 2).double()
@@ -329,7 +370,7 @@ class DiagonalSSM(nn.Module):
         True
         """
         log_poles = log_poles.to(self.log_dt.device)
-        a = log_poles / self.dt[:, None]
+        a = _RULES[self.discretisation][1](log_poles) / self.dt[:, None]
         c = residues.to(self.log_dt.device) / (self.B * torch.expm1(log_poles) / a)
         self.log_A_real.copy_((-a.real).log())
         self.A_imag.copy_(a.imag)

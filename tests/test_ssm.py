@@ -14,6 +14,13 @@ from hypothesis import strategies as st
 from tdi_lib.ssm import INITIALISATIONS, DiagonalSSM, causal_convolution, poles_inv, poles_legs
 
 NAMES = tuple(INITIALISATIONS)
+# Every rule with poles it can take: forward Euler needs slow ones.
+RULES = {
+    "zoh": {},
+    "bilinear": {},
+    "euler": {"init": lambda n: -0.3 + 0.5j * np.arange(n) / n, "dt_min": 0.1, "dt_max": 1.0},
+}
+CASES = [("zoh", {"init": init}) for init in NAMES] + list(RULES.items())[1:]
 lengths = st.integers(1, 300)
 seeds = st.integers(0, 2**31)
 
@@ -28,8 +35,13 @@ def direct_kernel(ssm: DiagonalSSM, length: int) -> np.ndarray:
     # from the parameters, as any reference must: exp(log_dt) rounded to float32 is another number
     dt = np.exp(ssm.log_dt.detach().double().numpy())
     a = -np.exp(ssm.log_A_real.detach().double().numpy()) + 1j * ssm.A_imag.detach().double().numpy()
-    pole = np.exp(dt[:, None] * a)
-    weight = c * b * (pole - 1) / a
+    z = dt[:, None] * a
+    pole, b = {
+        "zoh": (np.exp(z), b * (np.exp(z) - 1) / a),
+        "bilinear": ((1 + z / 2) / (1 - z / 2), b * dt[:, None] / (1 - z / 2)),
+        "euler": (1 + z, b * dt[:, None]),
+    }[ssm.discretisation]
+    weight = c * b
     powers = pole[:, :, None] ** np.arange(length)
     return 2 * np.einsum("hn,hnl->hl", weight, powers).real
 
@@ -42,20 +54,20 @@ def relative(a: np.ndarray, b: np.ndarray) -> float:
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 
 
-@pytest.mark.parametrize("init", NAMES)
+@pytest.mark.parametrize(("rule", "options"), CASES)
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("length", [1, 2, 3, 1000, 16384])
-def test_kernel_equals_the_direct_sum(init: str, dtype: torch.dtype, length: int) -> None:
-    ssm = make(8, 64, init=init).to(dtype)
+def test_kernel_equals_the_direct_sum(rule: str, options: dict, dtype: torch.dtype, length: int) -> None:
+    ssm = make(8, 64, discretisation=rule, **options).to(dtype)
     kernel = ssm.kernel(length)
     assert kernel.dtype == dtype and kernel.shape == (8, length)
     assert relative(kernel.detach().double().numpy(), direct_kernel(ssm, length)) < TOLERANCE[dtype]
 
 
-@given(length=lengths, seed=seeds, init=st.sampled_from(NAMES))
+@given(length=lengths, seed=seeds, case=st.sampled_from(CASES))
 @settings(max_examples=40, deadline=None)
-def test_truncated_response_is_the_fft_of_the_kernel(length: int, seed: int, init: str) -> None:
-    ssm = make(seed=seed, init=init).double()
+def test_truncated_response_is_the_fft_of_the_kernel(length: int, seed: int, case: tuple[str, dict]) -> None:
+    ssm = make(seed=seed, discretisation=case[0], **case[1]).double()
     omega = 2 * torch.pi * torch.arange(length, dtype=torch.float64) / length
     response = ssm.frequency_response(omega, length=length).detach().numpy()
     expected = np.fft.fft(ssm.kernel(length).detach().numpy())
@@ -76,10 +88,10 @@ def test_infinite_response_is_scipys() -> None:
         assert np.allclose(ours[channel], theirs, rtol=1e-7)
 
 
-@given(length=st.integers(1, 60), seed=seeds, init=st.sampled_from(NAMES))
+@given(length=st.integers(1, 60), seed=seeds, case=st.sampled_from(CASES))
 @settings(max_examples=25, deadline=None)
-def test_recurrence_agrees_with_convolution(length: int, seed: int, init: str) -> None:
-    ssm = make(seed=seed, init=init).double()
+def test_recurrence_agrees_with_convolution(length: int, seed: int, case: tuple[str, dict]) -> None:
+    ssm = make(seed=seed, discretisation=case[0], **case[1]).double()
     u = torch.randn(2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     state, steps = ssm.initial_state(2), []
     for t in range(length):
@@ -99,6 +111,64 @@ def test_zero_order_hold_is_the_matrix_exponential() -> None:
     log_a, b = ssm.discretise()
     assert np.allclose(stepped[:2, 2], [b.item().real, b.item().imag])
     assert np.allclose(np.linalg.eigvals(stepped[:2, :2]).max(), log_a.exp().item())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_are_scipys(rule: str) -> None:
+    """Independent path: cont2discrete on a channel's dense real state matrix, and its powers."""
+    ssm = make(1, 6, discretisation=rule, **RULES[rule]).double()
+    a, c = ssm.A.detach().numpy()[0], ssm.C.detach().numpy()[0]
+    state = scipy.linalg.block_diag(*([[p.real, -p.imag], [p.imag, p.real]] for p in a))
+    enter = np.tile([[1.0], [0.0]], (3, 1))
+    leave = 2 * np.stack([c.real, -c.imag], axis=1).reshape(1, -1)
+    step, push, *_ = scipy.signal.cont2discrete((state, enter, leave, np.zeros((1, 1))), ssm.dt.item(), method=rule)
+    # y_t = C x_t reads the new state, and C stays as it is (scipy's bilinear rule would change it)
+    kernel = [(leave @ np.linalg.matrix_power(step, lag) @ push).item() for lag in range(40)]
+    assert np.allclose(ssm.kernel(40).detach().numpy()[0], kernel, rtol=1e-9, atol=1e-12)
+    poles = ssm.log_poles.exp().detach().numpy()[0]
+    assert np.allclose(np.poly(step), np.poly(np.concatenate([poles, poles.conj()])))
+
+
+@given(dt=st.floats(1e-4, 10), decay=st.floats(1e-3, 10), frequency=st.floats(0, 100))
+@settings(max_examples=100, deadline=None)
+def test_an_unstable_step_is_refused(dt: float, decay: float, frequency: float) -> None:
+    """Euler layers are built exactly where |1 + dt A| < 1; the other two rules are stable at every step."""
+    options = {"init": lambda n: np.array([-decay + 1j * frequency]), "dt_min": dt, "dt_max": dt}
+    for rule in ("zoh", "bilinear"):
+        assert (make(1, 2, discretisation=rule, **options).log_poles.real < 0).all()
+    radius = np.hypot(1 - dt * decay, dt * frequency)
+    if abs(radius - 1) < 1e-6 * (1 + dt * frequency) ** 2:  # too close to call in float32
+        return
+    if radius < 1:
+        built = make(1, 2, discretisation="euler", **options)
+        assert abs(built.log_poles.exp().abs().item() - radius) < 1e-6 * (1 + dt * frequency) ** 2
+    else:
+        with pytest.raises(ValueError, match="^discretisation must keep all poles in 0 <"):
+            make(1, 2, discretisation="euler", **options)
+
+
+def test_the_refusal_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match=r"'euler' puts 6 of 8 .* dt_max below .*, here \S+, or") as refusal:
+        make(1, 16, discretisation="euler", dt_min=0.09, dt_max=0.09)
+    limit = float(str(refusal.value).split("here ")[1].split(",")[0])
+    make(1, 16, discretisation="euler", dt_min=0.99 * limit, dt_max=0.99 * limit)
+    with pytest.raises(ValueError, match="^discretisation"):
+        make(1, 16, discretisation="euler", dt_min=1.01 * limit, dt_max=1.01 * limit)
+    with pytest.raises(ValueError, match=r"^discretisation .*\|a\| = 0:"):  # a = 0 has no logarithm
+        make(1, 2, discretisation="euler", init=lambda n: -np.ones(n), dt_min=1, dt_max=1)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_poles_placed_in_discrete_time_do_not_depend_on_the_rule(rule: str) -> None:
+    log_poles = make(4, 16, init="dfout").double().log_poles
+    placed = make(4, 16, init="dfout", discretisation=rule).double()
+    assert torch.allclose(placed.log_poles, log_poles, rtol=0, atol=1e-6)
+
+    ssm = make(4, 16, discretisation=rule, **RULES[rule]).double()
+    residues = torch.complex(*torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    ssm.set_log_poles_(log_poles, residues)
+    expected = 2 * (residues[..., None] * torch.exp(log_poles[..., None] * torch.arange(50))).sum(1).real
+    assert torch.allclose(ssm.kernel(50), expected, rtol=1e-8, atol=1e-10)
 
 
 def test_legs_poles_are_the_normal_part_of_hippo() -> None:
@@ -132,8 +202,9 @@ def test_every_initialisation_is_stable_and_trains(init: str) -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
-def test_gradients_of_kernel_and_response() -> None:
-    ssm = make(2, 4).double()
+@pytest.mark.parametrize("rule", RULES)
+def test_gradients_of_kernel_and_response(rule: str) -> None:
+    ssm = make(2, 4, discretisation=rule, **RULES[rule]).double()
     parameters = tuple(ssm.parameters())
     omega = torch.linspace(0, torch.pi, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *_: ssm.kernel(11), parameters)
@@ -199,6 +270,8 @@ def test_generator_decides_everything() -> None:
         ({"dt_min": 0.0}, ValueError, "dt_min"),
         ({"dt_max": math.inf}, ValueError, "dt_max"),
         ({"dt_max": "big"}, TypeError, "dt_max"),
+        ({"discretisation": "tustin"}, ValueError, "discretisation"),
+        ({"discretisation": None}, ValueError, "discretisation"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, error: type[Exception], name: str) -> None:
