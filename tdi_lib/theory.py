@@ -90,8 +90,11 @@ def kernel_spectrum(
 
     ``dense`` computes them all, O(L^3). ``fast`` never forms a matrix: stochastic Lanczos quadrature gives the
     *distribution* of the eigenvalues, and a second Lanczos run, started at the target, how the target is spread over
-    it; both as nodes and weights that :func:`learning_curve` takes. Sums of smooth functions of the eigenvalues come
-    out to a relative error of about :math:`1/\sqrt{L\,n_{probes}}`. O(L log L) per step and some twenty vectors.
+    it; both as nodes and weights that :func:`learning_curve` takes. O(L log L) per step and some twenty vectors. Two
+    errors remain. The probes' is about :math:`\sqrt{2/(n_{probes}\,m)}` where m eigenvalues carry most of a sum. The
+    nodes see no detail below about :math:`\eta_1 / n_{steps}^2`: means of functions that are smooth on that scale are
+    right, but a learning curve with a weak ridge and many samples asks for the smallest eigenvalues and needs more
+    steps (with 64 it can come out a third too low for P > L; 256 bring it to a few per cent).
 
     Args:
         kernels: impulse responses (L,) or (H, L).
