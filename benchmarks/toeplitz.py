@@ -35,7 +35,7 @@ DENSE = {
 }
 FAST_LENGTHS = [2**p for p in range(8, 21, 2)]
 DENSE_LENGTHS = [2**p for p in (8, 10, 11, 12)]
-LONGEST_EXCESS = 2**18
+LONGEST_EXCESS = 2**16
 RESULTS = Path(__file__).parents[1] / "results"
 
 

@@ -108,11 +108,11 @@ def covariance_operator(autocovariance: ArrayLike) -> LinearOperator:
 
 
 def _rfft(signals: np.ndarray, n: int) -> np.ndarray:
-    return scipy.fft.rfft(signals, n, workers=-1)
+    return scipy.fft.rfft(signals, n)
 
 
 def _irfft(spectra: np.ndarray, n: int) -> np.ndarray:
-    return scipy.fft.irfft(spectra, n, workers=-1, overwrite_x=True)
+    return scipy.fft.irfft(spectra, n, overwrite_x=True)
 
 
 def lanczos_measure(
