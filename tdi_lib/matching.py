@@ -57,9 +57,15 @@ class MatchReport:
 
 def layer_importance(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> np.ndarray:
     r"""Mean over channels of :math:`|H_h|^2 S_u` at ``spectrum.omega`` (F,), scaled to unit mean."""
+    n_frequencies = spectrum.omega.size
     with torch.no_grad():
-        eta = _importance(ssm, *_grid(ssm, spectrum)).mean(dim=0)
-    return (eta / eta.mean()).double().cpu().numpy()
+        if n_frequencies > 1 and np.allclose(spectrum.omega, _dft_grid(n_frequencies), rtol=0, atol=1e-9):
+            log_a, b = ssm.discretise()
+            log_poles, residues = (t.cpu().numpy().astype(complex) for t in (log_a, ssm.C * b))
+            eta = (np.abs(_dft_response(log_poles, residues, n_frequencies)) ** 2).mean(axis=0) * spectrum.input_power
+        else:
+            eta = _importance(ssm, *_grid(ssm, spectrum)).mean(dim=0).double().cpu().numpy()
+    return eta / eta.mean()
 
 
 def spectral_loss(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> float:
@@ -106,6 +112,12 @@ def match_power_spectrum_(
         steps: gradient steps of ``adam``.
         generator: source of randomness for the draw; the global one if omitted.
 
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    ``nnls`` works at the frequencies of an even DFT, 0 to pi, where the estimators give theirs, in time
+    O(H N L + H L log L); a spectrum given elsewhere is interpolated to as many.
+
     >>> ssm = DiagonalSSM(16, 16)
     >>> omega = np.linspace(0, np.pi, 129)
     >>> bump = np.exp(-(((omega - 1.2) / 0.15) ** 2))
@@ -119,6 +131,8 @@ def match_power_spectrum_(
     decay = _checks.real_number("decay", decay, low=1e-6, high=10.0)
     spread = _checks.real_number("spread", spread, low=0.0, high=math.pi)
     steps = _checks.positive_int("steps", steps)
+    if spectrum.omega.size < 2:
+        raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
@@ -188,43 +202,96 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
     return ssm.frequency_response(omega).abs() ** 2 * input_power
 
 
-def _responses(log_poles: np.ndarray, omega: np.ndarray) -> np.ndarray:
-    r"""Features (H, F, 2N) in which a channel's response is linear in its weights.
+def _dft_grid(n_frequencies: int) -> np.ndarray:
+    """Frequencies 0 to pi of a DFT of the even length L = 2F - 2 (F,)."""
+    return np.linspace(0, math.pi, n_frequencies)
 
-    With :math:`g_n(\omega) = 1/(1 - a_n e^{-i\omega})`, a response is
-    :math:`H(\omega) = \sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, so
-    :math:`H = \phi^\top (\mathrm{Re}\,c, \mathrm{Im}\,c)`.
+
+def _powers(log_poles: np.ndarray, count: int) -> np.ndarray:
+    """Powers 0 .. K-1 of the poles (H, N, K)."""
+    steps = np.repeat(np.exp(log_poles)[:, :, None], count, axis=2)
+    steps[:, :, 0] = 1
+    return np.cumprod(steps, axis=2)
+
+
+def _power_tables(log_poles: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers 0, M, 2M, ... (H, N, Q) and 0 .. M-1 (H, N, M) with QM >= L: their products are the powers 0 .. L-1."""
+    stride = math.isqrt(length - 1) + 1
+    return _powers(stride * log_poles, -(-length // stride)), _powers(log_poles, stride)
+
+
+def _dft_response(log_poles: np.ndarray, residues: np.ndarray, n_frequencies: int) -> np.ndarray:
+    r"""Frequency responses (H, F) on :func:`_dft_grid`: just ``frequency_response``, but without (H, N, F) fractions.
+
+    There :math:`z = e^{-i\omega}` has :math:`z^L = 1`, so :math:`1/(1 - az) = \sum_{l<L} a^l z^l / (1 - a^L)`: the
+    response is the FFT of the kernel wrapped around L, and that is one matrix product of two tables of powers (see
+    :meth:`~tdi_lib.ssm.DiagonalSSM.kernel`).
     """
-    z = 1j * np.broadcast_to(omega, (len(log_poles), omega.shape[-1]))[:, :, None]
-    direct = -1 / np.expm1(log_poles[:, None, :] - z)  # (H F N)
-    mirrored = -1 / np.expm1(log_poles[:, None, :].conj() - z)
-    return np.concatenate([direct + mirrored, 1j * (direct - mirrored)], axis=-1)
+    length = 2 * n_frequencies - 2
+    coarse, fine = _power_tables(log_poles, length)
+    coarse = coarse * (-2 * residues / np.expm1(length * log_poles))[:, :, None]
+    left = np.concatenate([coarse.real, -coarse.imag], axis=1)  # Re(xy) = Re x Re y - Im x Im y
+    right = np.concatenate([fine.real, fine.imag], axis=1)
+    kernel = (left.transpose(0, 2, 1) @ right).reshape(len(left), -1)[:, :length]
+    return np.fft.rfft(kernel, axis=1)
+
+
+def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
+    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over :func:`_dft_grid`.
+
+    With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
+    :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two
+    g's under the mean is an entry of a Nevanlinna-Pick matrix, so one number per pole suffices:
+
+    .. math::
+        \int \bar g_n g_m\, dS = \frac{\overline{f_n} + f_m}{1 - \bar a_n a_m}, \qquad
+        f_n = \int \Bigl(g_n - \tfrac12\Bigr) dS .
+    """
+    n_frequencies = input_power.size
+    length = 2 * n_frequencies - 2
+    weights = input_power * length / (2 * n_frequencies)
+    weights[[0, -1]] *= 2  # the two that have no mirror image
+    lags = np.fft.irfft(weights)  # autocovariance, the mean of S_u cos(l omega)
+
+    coarse, fine = _power_tables(log_poles, length)
+    table = np.zeros(coarse.shape[2] * fine.shape[2])
+    table[:length] = lags
+    sums = ((coarse @ table.reshape(coarse.shape[2], -1)) * fine).sum(axis=2)  # sum over l of lag times power
+    f = -sums / np.expm1(length * log_poles) - lags[0] / 2  # (H N)
+
+    a, f_bar = np.exp(log_poles)[:, None, :], f.conj()[:, :, None]
+    a_bar = a.conj().transpose(0, 2, 1)
+    same = (f_bar + f[:, None, :]) / (1 - a_bar * a)  # (H N N)
+    mirrored = (f_bar + f.conj()[:, None, :]) / (1 - a_bar * a.conj())
+    return 2 * np.block(
+        [
+            [(same + mirrored).real, (mirrored - same).imag],
+            [(same + mirrored).imag, (same - mirrored).real],
+        ]
+    )
 
 
 def _focused_weights(
-    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, spectrum: TaskSpectrum
-) -> tuple[np.ndarray, np.ndarray]:
-    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder, and the importances (H, F) they give.
+    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, input_power: np.ndarray
+) -> np.ndarray:
+    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
 
-    Among all weights on the given poles, take those with the least output power on the task's input,
-    :math:`\min_c c^\top R c` with :math:`R = \mathrm{Re} \int \bar\phi\,\phi^\top S_u`, for a unit response of a given
-    phase at the centre. That is Capon's minimum-variance filter,
-    :math:`c \propto R^{-1} \mathrm{Re}(e^{-i\theta}\phi(\omega_c))`, here scaled to unit output power.
+    Among all weights on the given poles, take those with the least output power :math:`c^\top R c` on the task's input
+    (:func:`_output_covariance`) for a unit response of a given phase at the centre. That is Capon's minimum-variance
+    filter, :math:`c \propto R^{-1} \nabla_c \mathrm{Re}(e^{-i\theta} H(\omega_c))`, scaled to unit output power.
     """
-    phi = _responses(log_poles, spectrum.omega[None, :])  # (H F 2N)
-    weighted = np.sqrt(spectrum.input_power / spectrum.omega.size)[:, None] * phi
-    stacked = np.concatenate([weighted.real, weighted.imag], axis=1)  # (H 2F 2N)
-    covariance = stacked.transpose(0, 2, 1) @ stacked  # (H 2N 2N)
-    at_centre = _responses(log_poles, centres[:, None])[:, 0]  # (H 2N)
-    wanted = (np.exp(-1j * phases)[:, None] * at_centre).real
+    covariance = _output_covariance(log_poles, input_power)
+    turn = np.exp(-1j * phases)[:, None]
+    direct = -turn / np.expm1(log_poles - 1j * centres[:, None])  # (H N)
+    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
+    wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
     size = covariance.shape[-1]
     loading = LOADING * np.trace(covariance, axis1=1, axis2=2) / size
     loaded = covariance + loading[:, None, None] * np.eye(size)
     c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
     c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
-    importance = np.abs(phi @ c)[:, :, 0] ** 2 * spectrum.input_power
     real, imag = np.split(c[:, :, 0], 2, axis=1)
-    return real + 1j * imag, importance
+    return real + 1j * imag
 
 
 def _place_(
@@ -234,13 +301,19 @@ def _place_(
     spread: float,
     generator: torch.Generator | None,
 ) -> None:
+    grid = _dft_grid(spectrum.omega.size)
+    input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
+    importance = np.interp(grid, spectrum.omega, spectrum.importance)
+    if not importance.any():
+        raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
     centres = (np.arange(N_CENTRES) + 0.5) * math.pi / N_CENTRES
     n_channels, n_pairs = ssm.A_imag.shape
     # what a channel at each centre would add to the layer, its poles evenly spread
     offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
     evenly = -decay + 1j * (centres[:, None] + offsets)
-    _, atoms = _focused_weights(evenly, centres, np.zeros(N_CENTRES), spectrum)
-    mixture, _ = scipy.optimize.nnls(atoms.T, spectrum.importance)
+    residues = _focused_weights(evenly, centres, np.zeros(N_CENTRES), input_power)
+    atoms = np.abs(_dft_response(evenly, residues, grid.size)) ** 2 * input_power
+    mixture, _ = scipy.optimize.nnls(atoms.T, importance)
 
     cumulative = np.concatenate([[0.0], np.cumsum(mixture)]) / mixture.sum()
     edges = np.linspace(0, math.pi, N_CENTRES + 1)
@@ -248,7 +321,7 @@ def _place_(
 
     draw = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
     poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
-    residues, _ = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], spectrum)
+    residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power)
     ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
 
 

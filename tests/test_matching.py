@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tdi_lib.matching import (
     MatchReport,
+    _dft_response,
     _focused_weights,
-    _responses,
+    _output_covariance,
     layer_importance,
     match_power_spectrum_,
     spectral_loss,
@@ -31,6 +32,13 @@ def spectrum(importance: np.ndarray, input_power: np.ndarray | None = None) -> T
     s_u = np.ones_like(OMEGA) if input_power is None else input_power / input_power.mean()
     power = importance / s_u
     return TaskSpectrum(OMEGA, power / power.mean(), s_u, "cross", 100)
+
+
+def features(log_poles: np.ndarray, omega: np.ndarray) -> np.ndarray:
+    """Dense (H, F, 2N), pole by pole: a response is these times (Re c, Im c)."""
+    z = np.exp(-1j * omega)[:, None]
+    direct, mirrored = (1 / (1 - np.exp(p)[:, None, :] * z) for p in (log_poles, log_poles.conj()))
+    return np.concatenate([direct + mirrored, 1j * (direct - mirrored)], axis=-1)
 
 
 def band(centre: float, width: float = 0.2) -> np.ndarray:
@@ -82,15 +90,14 @@ def test_focused_weights_minimise_the_output_power() -> None:
     """No other weights with the same response at the centre have less (loaded) output power."""
     rng = np.random.default_rng(0)
     poles = -0.05 + 1j * (1.5 + 0.1 * rng.normal(size=(1, 4)))
-    target = spectrum(np.ones_like(OMEGA), RED)
-    c, importance = _focused_weights(poles, np.array([1.5]), np.zeros(1), target)
-    phi = _responses(poles, OMEGA[None, :])[0]
-    at_centre = _responses(poles, np.array([[1.5]]))[0, 0].real
-    vector = np.concatenate([c[0].real, c[0].imag])
-    assert np.allclose(np.abs(phi @ vector) ** 2 * target.input_power, importance[0])
+    power = RED / RED.mean()
+    c = _focused_weights(poles, np.array([1.5]), np.array([0.7]), power)[0]
+    at_centre = (np.exp(-0.7j) * features(poles, np.array([1.5]))[0, 0]).real
+    vector = np.concatenate([c.real, c.imag])
 
-    weighted = np.sqrt(target.input_power / OMEGA.size)[:, None] * phi
+    weighted = np.sqrt(power / OMEGA.size)[:, None] * features(poles, OMEGA)[0]
     covariance = (weighted.conj().T @ weighted).real
+    assert np.isclose(vector @ covariance @ vector, 1)
     covariance += 1e-3 * np.trace(covariance) / 8 * np.eye(8)
     best = vector @ covariance @ vector
     for _ in range(50):
@@ -100,13 +107,52 @@ def test_focused_weights_minimise_the_output_power() -> None:
         assert other @ covariance @ other > best
 
 
-def test_response_features_are_the_ssms() -> None:
-    ssm = DiagonalSSM(3, 8, generator=seeded()).double()
-    log_a, b = ssm.discretise()
-    c = (ssm.C * b).detach().numpy()
-    phi = _responses(log_a.detach().numpy(), OMEGA[None, :])
-    ours = np.einsum("hfi,hi->hf", phi, np.concatenate([c.real, c.imag], axis=1))
-    assert np.allclose(ours, ssm.frequency_response(torch.tensor(OMEGA)).detach().numpy())
+@given(
+    seed=st.integers(0, 10_000),
+    n_frequencies=st.integers(2, 70),
+    pairs=st.integers(1, 6),
+    decay=st.floats(-4, 0.5).map(lambda e: 10**e),
+)
+@settings(max_examples=60, deadline=None)
+def test_responses_and_covariance_are_the_dense_sums(seed: int, n_frequencies: int, pairs: int, decay: float) -> None:
+    """Any pole, also close to the circle and to its neighbours, and any input within eight decades."""
+    rng = np.random.default_rng(seed)
+    omega = np.linspace(0, np.pi, n_frequencies)
+    poles = -decay * rng.uniform(0.5, 2, (3, pairs)) + 1j * (
+        rng.uniform(0, np.pi, (3, 1)) + 0.05 * rng.normal(size=(3, pairs))
+    )
+    c = rng.normal(size=(3, pairs)) + 1j * rng.normal(size=(3, pairs))
+    phi = features(poles, omega)
+    dense = np.einsum("hfi,hi->hf", phi, np.concatenate([c.real, c.imag], axis=1))
+    ours = _dft_response(poles, c, n_frequencies)
+    assert np.abs(ours - dense).max() < 1e-9 * np.abs(dense).max()
+
+    power = 10 ** rng.uniform(-8, 0, n_frequencies)
+    dense = np.einsum("hfi,f,hfj->hij", phi.conj(), power / n_frequencies, phi).real
+    ours = _output_covariance(poles, power)
+    assert np.abs(ours - dense).max() < 1e-9 * np.abs(dense).max()
+
+
+@pytest.mark.parametrize("omega", [OMEGA, OMEGA[1:-1]], ids=["DFT grid", "elsewhere"])
+@pytest.mark.parametrize("init", ["lin", "inv", "dfout"])
+def test_layer_importance_is_the_mean_over_channels(init: str, omega: np.ndarray) -> None:
+    """In both of its ways, against the sum pole by pole; inv's phases go far beyond pi."""
+    ssm = DiagonalSSM(5, 16, init=init, generator=seeded()).double()
+    s_u = (omega + 0.05) ** -4.0
+    log_a, b = (t.detach().numpy() for t in ssm.discretise())
+    c = ssm.C.detach().numpy() * b
+    response = np.einsum("hfi,hi->hf", features(log_a, omega), np.concatenate([c.real, c.imag], axis=1))
+    expected = (np.abs(response) ** 2 * s_u).mean(axis=0)
+    ours = layer_importance(ssm, TaskSpectrum(omega, np.ones_like(omega), s_u, "cross", 4))
+    assert np.allclose(ours, expected / expected.mean(), rtol=1e-8)
+
+
+def test_a_spectrum_off_the_dft_grid_is_matched_too() -> None:
+    omega = np.sort(np.random.default_rng(0).uniform(0.02, 3.1, 300))
+    eta = np.exp(-(((omega - 1.2) / 0.2) ** 2) / 2)
+    ssm = DiagonalSSM(32, 32, generator=seeded())
+    report = match_power_spectrum_(ssm, TaskSpectrum(omega, eta, np.ones(300), "cross", 4), generator=seeded())
+    assert report.loss_after < 0.05
 
 
 def test_adam_lowers_the_loss_and_leaves_no_gradients() -> None:
@@ -176,6 +222,8 @@ def test_impossible_spectra_are_refused(field: str, value: np.ndarray) -> None:
 
 
 SSM = DiagonalSSM(2, 4)
+ONE = TaskSpectrum(OMEGA[:1], np.ones(1), np.ones(1), "cross", 4)
+BETWEEN = TaskSpectrum(np.array([1.0, 1.1, 1.2]), np.array([0.0, 1.0, 0.0]), np.ones(3), "cross", 4)
 TASK = spectrum(band(1.0))
 X, Y = np.random.default_rng(0).normal(size=(12, 16)), np.arange(12) % 2
 
@@ -185,6 +233,8 @@ X, Y = np.random.default_rng(0).normal(size=(12, 16)), np.arange(12) % 2
     [
         (lambda: match_power_spectrum_(torch.nn.Linear(2, 2), TASK), TypeError, "ssm"),
         (lambda: match_power_spectrum_(SSM, OMEGA), TypeError, "spectrum"),
+        (lambda: match_power_spectrum_(SSM, ONE), ValueError, "spectrum"),
+        (lambda: match_power_spectrum_(SSM, BETWEEN), ValueError, "spectrum"),
         (lambda: match_power_spectrum_(SSM, TASK, solver="sgd"), ValueError, "solver"),
         (lambda: match_power_spectrum_(SSM, TASK, decay=0.0), ValueError, "decay"),
         (lambda: match_power_spectrum_(SSM, TASK, spread=-1.0), ValueError, "spread"),
