@@ -6,8 +6,10 @@ all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from
 """
 
 import dataclasses
+import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from tdi_lib.ssm import DiagonalSSM
 
 __all__ = [
     "MatchReport",
+    "flat_init_",
     "layer_importance",
     "match_power_spectrum_",
     "spectral_loss",
@@ -31,6 +34,7 @@ __all__ = [
 
 PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 N_CENTRES = 128
+BLOCK = 16  # channels worked on at once, so that what a step leaves for the next one is still in the cache
 LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 
 
@@ -62,7 +66,9 @@ def layer_importance(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> np.ndarray:
         if n_frequencies > 1 and np.allclose(spectrum.omega, _dft_grid(n_frequencies), rtol=0, atol=1e-9):
             log_a, b = ssm.discretise()
             log_poles, residues = (t.cpu().numpy().astype(complex) for t in (log_a, ssm.C * b))
-            eta = (np.abs(_dft_response(log_poles, residues, n_frequencies)) ** 2).mean(axis=0) * spectrum.input_power
+            eta = (np.abs(_dft_response(log_poles, residues, n_frequencies=n_frequencies)) ** 2).mean(
+                axis=0
+            ) * spectrum.input_power
         else:
             eta = _importance(ssm, *_grid(ssm, spectrum)).mean(dim=0).double().cpu().numpy()
     return eta / eta.mean()
@@ -148,7 +154,7 @@ def match_power_spectrum_(
 def tdi_init_(
     model: SequenceModel,
     x: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | None,
     *,
     layers: str = "first",
     method: str = "auto",
@@ -160,7 +166,8 @@ def tdi_init_(
 
     Args:
         model: a :class:`~tdi_lib.model.SequenceModel`, or a :class:`~tdi_lib.ssm.DiagonalSSM` itself.
-        x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`.
+        x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`; the methods ``flat`` and
+            ``input`` read no target and take None.
         layers: ``first``, or ``all`` to give every layer the input's task spectrum.
         method, estimate: the estimator and its further arguments.
         solver: as for :func:`match_power_spectrum_`.
@@ -189,6 +196,21 @@ def tdi_init_(
     return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed)
 
 
+def flat_init_(
+    model: SequenceModel, x: ArrayLike, *, layers: str = "first", generator: torch.Generator | None = None
+) -> MatchReport:
+    """Start from the ``flat`` bank: narrow filters at even distances, each as loud as the others on the inputs ``x``.
+
+    The task-agnostic baseline of :func:`tdi_init_`: it whitens the input and sees no target. What TDI brings beyond it
+    is what the labels bring.
+
+    >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
+    >>> flat_init_(model, np.random.default_rng(0).normal(size=(64, 32))).spectrum.method
+    'flat'
+    """
+    return tdi_init_(model, x, None, layers=layers, method="flat", generator=generator)
+
+
 def _grid(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> tuple[Tensor, Tensor]:
     """The spectrum's frequencies and input power as tensors beside the SSM's parameters."""
     return tuple(  # type: ignore[return-value]
@@ -207,11 +229,26 @@ def _dft_grid(n_frequencies: int) -> np.ndarray:
     return np.linspace(0, math.pi, n_frequencies)
 
 
+def _by_blocks(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Apply to ``BLOCK`` channels at a time; arrays are (H, ...), keyword arguments go to every block."""
+
+    @functools.wraps(function)
+    def blocked(*arrays: np.ndarray, **shared: Any) -> np.ndarray:
+        starts = range(0, len(arrays[0]), BLOCK)
+        return np.concatenate([function(*(a[i : i + BLOCK] for a in arrays), **shared) for i in starts])
+
+    return blocked
+
+
 def _powers(log_poles: np.ndarray, count: int) -> np.ndarray:
-    """Powers 0 .. K-1 of the poles (H, N, K)."""
-    steps = np.repeat(np.exp(log_poles)[:, :, None], count, axis=2)
-    steps[:, :, 0] = 1
-    return np.cumprod(steps, axis=2)
+    """Powers 0 .. K-1 of the poles (H, N, K), by doubling."""
+    powers = np.ones((*log_poles.shape, count), dtype=complex)
+    step, known = np.exp(log_poles)[:, :, None], 1
+    while known < count:
+        more = min(known, count - known)
+        np.multiply(powers[:, :, :more], step, out=powers[:, :, known : known + more])
+        step, known = step * step, known + more
+    return powers
 
 
 def _power_tables(log_poles: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +257,8 @@ def _power_tables(log_poles: np.ndarray, length: int) -> tuple[np.ndarray, np.nd
     return _powers(stride * log_poles, -(-length // stride)), _powers(log_poles, stride)
 
 
-def _dft_response(log_poles: np.ndarray, residues: np.ndarray, n_frequencies: int) -> np.ndarray:
+@_by_blocks
+def _dft_response(log_poles: np.ndarray, residues: np.ndarray, *, n_frequencies: int) -> np.ndarray:
     r"""Frequency responses (H, F) on :func:`_dft_grid`: just ``frequency_response``, but without (H, N, F) fractions.
 
     There :math:`z = e^{-i\omega}` has :math:`z^L = 1`, so :math:`1/(1 - az) = \sum_{l<L} a^l z^l / (1 - a^L)`: the
@@ -271,8 +309,9 @@ def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.nda
     )
 
 
+@_by_blocks
 def _focused_weights(
-    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, input_power: np.ndarray
+    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
 ) -> np.ndarray:
     r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
 
@@ -311,8 +350,8 @@ def _place_(
     # what a channel at each centre would add to the layer, its poles evenly spread
     offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
     evenly = -decay + 1j * (centres[:, None] + offsets)
-    residues = _focused_weights(evenly, centres, np.zeros(N_CENTRES), input_power)
-    atoms = np.abs(_dft_response(evenly, residues, grid.size)) ** 2 * input_power
+    residues = _focused_weights(evenly, centres, np.zeros(N_CENTRES), input_power=input_power)
+    atoms = np.abs(_dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
     mixture, _ = scipy.optimize.nnls(atoms.T, importance)
 
     cumulative = np.concatenate([[0.0], np.cumsum(mixture)]) / mixture.sum()
@@ -321,7 +360,7 @@ def _place_(
 
     draw = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
     poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
-    residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power)
+    residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
     ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
 
 

@@ -13,8 +13,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy.linalg
 import scipy.ndimage
 import scipy.signal
+import scipy.special
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks
@@ -24,10 +26,19 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "order_evidence"]
 
-METHODS = ("auto", "input", "cross", "wiener", "shrunk", "discriminative", "flat")
+METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discriminative", "flat")
 """Estimators of :func:`estimate_task_spectrum`."""
 
+UNSUPERVISED = ("input", "flat")
 FLOORS = {"shrunk": 0.02, "discriminative": 0.5}
+# What `evidence` expects before it sees a target
+SMOOTHNESS = (10.0, 0.7, 0.3, 0.14)  # of a log-spectrum, rad/sample: from a tilt alone to narrow bands
+LOG_SD = 4.0  # its standard deviation, nats
+NOISE = 0.3  # share of the target's variance
+SHARPEN = 1.1
+N_CEPSTRAL = 32
+TOLERANCE = 0.1  # nats that one more step would have to bring
+MAX_WORK = 2**24
 MIN_LENGTH = 8
 MIN_SAMPLES = 4
 
@@ -88,7 +99,7 @@ class TaskSpectrum:
 
 def estimate_task_spectrum(
     x: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | None = None,
     *,
     method: str = "auto",
     smoothing: int = 9,
@@ -99,6 +110,7 @@ def estimate_task_spectrum(
     Args:
         x: inputs (P, L) or (P, L, D), real; at least 4 samples of at least 8 steps.
         y: real targets (P,) or (P, K); or class labels (P,), non-negative integers or strings, at least two classes.
+            The methods ``input`` and ``flat`` do not look at it and may go without.
         method: with :math:`\hat c` the cross-spectrum with the standardised target and
             :math:`\gamma^2 = |\hat c|^2 / S_u` the coherence,
 
@@ -107,15 +119,22 @@ def estimate_task_spectrum(
             - ``wiener``: :math:`|\hat c|^2 / S_u^2`, the power response of the Wiener filter;
             - ``shrunk``: the same with the coherence debiased by its expectation under independence,
               :math:`g^2\gamma^2/S_u`, :math:`g = \max(\gamma^2 - 1/P, 0)/\gamma^2`;
+            - ``evidence``: empirical Bayes. :math:`|H|^2` is the prior variance of a linear functional's spectrum; its
+              logarithm is smooth, and how smooth is averaged over by evidence. It sees all frequencies at once, so a
+              band that is explained no longer disturbs the others, and it needs neither ``smoothing`` nor debiasing;
             - ``discriminative``: second order. The F-statistic of the log-periodogram against the target, less its
               expectation under independence, divided by :math:`S_u`;
             - ``flat``: :math:`1/S_u`, every frequency alike: the task-agnostic baseline, blind to ``y``;
-            - ``auto``: ``shrunk`` or ``discriminative``, whichever order has the larger evidence
+            - ``auto``: ``evidence`` or ``discriminative``, whichever order has the larger evidence
               (:func:`order_evidence`).
         smoothing: width of the (Hann-weighted) average over frequency, in DFT bins; odd widths stay centred.
-        floor: share of the importance that ``shrunk`` and ``discriminative`` spread evenly over all frequencies, so
-            that none is lost for good. By default 0.02 and 0.5: a raw F-statistic misleads (it measures how sure a
-            difference is, not how much a filter there would bring), so half of the channels stay task-agnostic.
+            First-order spectra are smoothed this way, as :math:`|\hat c|^2`, and not by tapers or Welch's segments:
+            a taper would change the functional, :math:`\sum_t w_t u_t` into :math:`\sum_t w_t h_t u_t`, and a segment
+            would lose all of it that lies outside.
+        floor: share of the importance that ``shrunk``, ``evidence`` and ``discriminative`` spread evenly over all
+            frequencies, so that none is lost for good. By default 0.02; the probability that the target depends on no
+            linear functional at all; and 0.5: a raw F-statistic misleads (it measures how sure a difference is, not
+            how much a filter there would bring), so half of the channels stay task-agnostic.
 
     Raises:
         TypeError: for complex or non-numeric input.
@@ -127,16 +146,20 @@ def estimate_task_spectrum(
     >>> tone = np.cos(1.2 * np.arange(64))
     >>> spectrum = estimate_task_spectrum(x, x @ tone)
     >>> spectrum.method, round(float(spectrum.omega[spectrum.power.argmax()]), 1)
-    ('shrunk', 1.2)
+    ('evidence', 1.2)
     """
     method = _checks.choice("method", method, METHODS)
     smoothing = _checks.positive_int("smoothing", smoothing)
     if floor is not None:
         floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
-    inputs, target = _samples(x, y)  # (P L D), (P K)
+    inputs = _inputs(x)  # (P L D)
+    if y is not None:
+        target = _targets(y, len(inputs))  # (P K)
+    elif method not in UNSUPERVISED:
+        raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
     if method == "auto":
         first, second = order_evidence(inputs, target)
-        method = "shrunk" if first >= second else "discriminative"
+        method = "evidence" if first >= second else "discriminative"
 
     n_samples, length, _ = inputs.shape
     n = length + length % 2  # an even DFT has a bin at pi
@@ -145,10 +168,18 @@ def estimate_task_spectrum(
     # "mirror" is exact: a real sequence's spectrum is even about 0 and pi
     smooth = lambda s: scipy.ndimage.convolve1d(s, taper / taper.sum(), axis=0, mode="mirror")  # noqa: E731
 
-    if method in ("input", "flat", "discriminative"):  # statements about power: tapered
+    if method in ("input", "flat", "evidence", "discriminative"):  # the input's power: tapered
         periodogram = _periodograms(inputs)  # (P F D)
         s_u = smooth(periodogram.mean(axis=0))
-        if method == "discriminative":
+        if method == "evidence":
+            s_u = _positive(s_u)
+            relative = s_u / s_u.sum(axis=0)  # every channel in its own units
+            log_s_u = np.log(relative.mean(axis=1))
+            log_s_u -= log_s_u.mean()
+            power, no_signal = _empirical_bayes(inputs, target, log_s_u)
+            eta = power[:, None] * relative
+            floor = no_signal if floor is None else floor
+        elif method == "discriminative":
             statistic, null = _f_statistic(np.log(periodogram), target)
             eta = np.maximum(smooth(statistic) / null - 1, 0)
         else:
@@ -172,11 +203,126 @@ def estimate_task_spectrum(
     eta = eta.mean(axis=1)
     if not eta.any():  # nothing stood out from chance: say so by a flat importance
         eta = np.ones_like(eta)
-    if method in FLOORS:
+    if method in (*FLOORS, "evidence"):
         floor = FLOORS[method] if floor is None else floor
         eta = (1 - floor) * eta / eta.mean() + floor
     power = eta / s_u
     return TaskSpectrum(omega, power / power.mean(), s_u / s_u.mean(), method, n_samples)
+
+
+def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray) -> tuple[np.ndarray, float]:
+    r"""Power response of the prior that explains the targets best (F,), and the probability that there is nothing to.
+
+    Let the target be a linear functional whose spectrum has variance :math:`\eta_j = |H(\omega_j)|^2`, plus noise. With
+    :math:`x_j` (P,) the samples' coefficients at frequency j,
+
+    .. math::
+        y \sim N(0, S), \quad S = \sum_j \eta_j x_j x_j^\top + r I, \quad
+        \log \eta_j = \beta \log S_u(\omega_j) + \sum_k b_k \cos k\omega_j .
+
+    The tilt :math:`\beta \sim N(-\frac12, 1)` reaches from white output (-1) over white :math:`|H|^2` (0) to the colour
+    of the input (1). The cosines, :math:`b_k \sim N(0, v_k)` and :math:`v_k \propto e^{-(k\ell)^2/2}`, are a Gaussian
+    process over frequency, smooth on the scale :math:`\ell`. For each :math:`\ell` of ``SMOOTHNESS`` Fisher scoring
+    finds the most probable :math:`\log\eta` and Laplace's method its evidence; the answer is their average, weighted by
+    evidence. The evidence is an integral over all spectra that the samples could have chosen, so choosing one with the
+    same samples costs what it should.
+
+    With :math:`u_j = \eta_j x_j^\top S^{-1} x_j`, gradient (Rasmussen & Williams 2006, eq. 5.9) and information are
+
+    .. math::
+        g_j = \tfrac12 \bigl[\eta_j (x_j^\top S^{-1} y)^2 - u_j\bigr], \qquad
+        I_{ij} = \tfrac12 \eta_i \eta_j (x_i^\top S^{-1} x_j)^2, \qquad \sum_j I_{ij} = \tfrac12 u_i,
+
+    the noise being one more frequency, with the unit vectors as coefficients. Diagonal and row sums of I are used as
+    they are; the rest is spread as for independent coefficients, :math:`\propto u_i(1 - u_i)u_j(1 - u_j)`. That steers
+    the search and sets the Occam factor, not the optimum, and it costs nothing.
+
+    A step costs :math:`n^2 LD` multiplications, n the smaller of P and LD; about 20 are taken. If that is more than
+    ``MAX_WORK``, fewer samples are used, at least 128, evenly spaced in the order of their targets.
+    """
+    n_samples, length, n_channels = inputs.shape
+    enough = max(128, math.isqrt(MAX_WORK // (length * n_channels)))
+    if min(n_samples, length * n_channels) > enough:
+        keep = np.lexsort(target.T)[np.linspace(0, n_samples - 1, enough).astype(int)]
+        inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
+    n_freq = len(log_s_u)
+    spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
+    spectra[:, [0, -1]] /= math.sqrt(2)  # at 0 and pi a real sequence has one coefficient, not two
+    x = np.concatenate([spectra.real, spectra.imag[:, 1:-1]], axis=1)  # (P R D)
+    x = (x / np.maximum(np.sqrt((x**2).mean(axis=0).sum(axis=0)), 1e-300)).reshape(n_samples, -1)  # (P RD)
+    bins = np.repeat(np.r_[:n_freq, 1 : n_freq - 1], n_channels)
+    # columns that repeat one another, as one per class does, count once
+    overlap = target.T @ target
+    columns = np.trace(overlap) ** 2 / (overlap**2).sum()
+    y = target * math.sqrt(columns * n_samples / np.trace(overlap))
+    level = math.log(2 * ((x**2).mean(axis=0) @ np.exp(-0.5 * log_s_u)[bins]))  # half of the variance is signal
+    residual = 1e-4 * (y**2).sum()  # no target is quite free of noise: log r needs a lower end
+    unreached = max(n_samples - x.shape[1], 0)
+    if unreached:  # only noise lies outside the span of the coefficients
+        q, x = np.linalg.qr(x)
+        residual += ((y - q @ (q.T @ y)) ** 2).sum()
+        y = q.T @ y
+
+    # theta = (b, beta, log r) less its mean; log eta, log r = offset + basis theta
+    k = np.arange(min(N_CEPSTRAL, n_freq))
+    cosines = np.cos(np.outer(np.linspace(0, np.pi, n_freq), k))
+    basis = scipy.linalg.block_diag(np.column_stack([cosines, log_s_u]), 1.0)
+    offset = np.append(-0.5 * log_s_u - level, math.log(NOISE))
+    every_bin = np.append(bins, np.full(len(x), n_freq))
+
+    def explain(theta: np.ndarray) -> tuple[Any, ...]:
+        """Log posterior of theta, L^-1 for the Cholesky factor L of S, and (eta, r)."""
+        eta = np.exp(np.clip(offset + basis @ theta, -50, 50))
+        scaled = x * np.sqrt(eta)[bins]
+        try:
+            factor = np.linalg.cholesky(scaled @ scaled.T + eta[-1] * np.eye(len(x)))
+        except np.linalg.LinAlgError:  # a step too far
+            return -math.inf, None, eta
+        whiten = np.linalg.inv(factor)
+        log_det = 2 * np.log(np.diag(factor)).sum() + unreached * math.log(eta[-1])
+        misfit = ((whiten @ y) ** 2).sum() + residual / eta[-1]
+        return -0.5 * (misfit + columns * log_det + (theta**2 / variance).sum()), whiten, eta
+
+    theta = np.zeros(basis.shape[1])
+    log_powers, evidence = [], []
+    for scale in SMOOTHNESS:  # from smooth to rough, each from where the last one ended
+        ripple = np.where(k, 2.0, 1.0) * np.exp(-0.5 * (k * scale) ** 2)
+        variance = np.append(LOG_SD**2 * ripple / ripple.sum() + 1e-8, [1.0, 1.0])
+        variance[0] += 1.0  # the level
+        value, whiten, eta = explain(theta)
+        gain = math.inf
+        while gain > TOLERANCE:
+            alpha = whiten.T @ (whiten @ y)  # S^-1 y
+            u = eta[every_bin] * np.append(((whiten @ x) ** 2).sum(axis=0), (whiten**2).sum(axis=0))
+            fit = eta[every_bin] * np.append(((x.T @ alpha) ** 2).sum(axis=1), (alpha**2).sum(axis=1))
+            rest = np.maximum(u * (1 - u), 1e-100)
+            diagonal = u**2 - rest**2 / rest.sum()
+            diagonal, rest, fit, u = (np.bincount(every_bin, each) for each in (diagonal, rest, fit, u))
+            diagonal[-1] += unreached
+            u[-1] += unreached
+            fit[-1] += residual / eta[-1]
+            along = basis.T @ rest
+            information = 0.5 * columns * ((basis.T * diagonal) @ basis + np.outer(along, along) / rest.sum())
+            curvature = information + np.diag(1 / variance)
+            step = np.linalg.solve(curvature, 0.5 * basis.T @ (fit - columns * u) - theta / variance)
+            for _ in range(12):
+                trial = explain(theta + step)
+                gain = trial[0] - value
+                if gain > 0:
+                    theta, (value, whiten, eta) = theta + step, trial
+                    break
+                step /= 2
+        occam = np.linalg.slogdet(curvature * np.sqrt(np.outer(variance, variance)))[1]
+        log_powers.append(np.log(eta[:-1]))
+        evidence.append(value - 0.5 * occam)
+
+    # the rival: noise alone, whose best variance is one
+    weight = columns * n_samples
+    nothing = -0.5 * (weight + math.log(NOISE) ** 2 + math.log(1 + 0.5 * weight))
+    something = scipy.special.logsumexp(evidence) - math.log(len(evidence))
+    # where eta is small the likelihood hardly cares how small: the mean of log eta lies beyond its most probable value
+    log_power = SHARPEN * scipy.special.softmax(evidence) @ np.array(log_powers)
+    return np.exp(log_power), float(scipy.special.expit(nothing - something))
 
 
 def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
@@ -186,7 +332,8 @@ def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 1,000 samples, evenly spaced, are used.
     """
-    inputs, target = _samples(x, y)
+    inputs = _inputs(x)
+    target = _targets(y, len(inputs))
     if len(inputs) > 1000:
         keep = np.linspace(0, len(inputs) - 1, 1000).astype(int)
         inputs, target = inputs[keep], target[keep]
@@ -213,8 +360,8 @@ def _evidence(gram: np.ndarray, target: np.ndarray) -> float:
     return best
 
 
-def _samples(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Check and bring to inputs (P, L, D) and standardised targets (P, K)."""
+def _inputs(x: ArrayLike) -> np.ndarray:
+    """Check and bring to inputs (P, L, D)."""
     inputs = _checks.real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)")
     inputs = inputs.reshape(*inputs.shape[:2], -1)
     n_samples, length, _ = inputs.shape
@@ -228,7 +375,9 @@ def _samples(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             f"x must hold no constant sequences (they have no spectrum), got {constant.size}, "
             f"the first at index {constant[0]}"
         )
-    return inputs, _targets(y, n_samples)
+    if (inputs == inputs[0]).all():
+        raise ValueError(f"x must hold sequences that differ, got {n_samples} times the same")
+    return inputs
 
 
 def _targets(y: ArrayLike, n_samples: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from scipy.sparse.linalg import aslinearoperator
 from tdi_lib import _checks
 from tdi_lib.toeplitz import convolution_operator, covariance_operator, lanczos_measure, toeplitz_matrix
 
-__all__ = ["KernelSpectrum", "LearningCurve", "kernel_spectrum", "learning_curve", "ssm_kernel"]
+__all__ = ["KernelSpectrum", "LearningCurve", "kernel_spectrum", "layer_matrix", "learning_curve", "ssm_kernel"]
 
 DENSE_LENGTH = 1024  # up to here a dense eigenvalue problem is a matter of a second
 
@@ -52,6 +52,33 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
         output = np.fft.irfft(product, n=2 * length)[..., :length]  # (P H L)
         features.append(output.reshape(len(array), -1))
     return features[0] @ features[-1].T
+
+
+def layer_matrix(kernels: ArrayLike, length: int | None = None) -> np.ndarray:
+    r"""The matrix G (L, L) of a layer, :math:`G = \sum_h T_h^\top T_h`, so that :math:`K(u, v) = u^\top G v`.
+
+    Read it backwards in time and it obeys a recursion: one step earlier in both indices adds one product of the
+    kernels. So it costs O(H L^2), without a convolution.
+
+    Args:
+        kernels: impulse responses (L,) or (H, L); or (M,), (H, M) with M > ``length``: inputs of ``length`` steps are
+            then followed by silence, and the read-out sees all M steps of the output.
+        length: steps L of the input; the kernels' own if omitted.
+
+    >>> kernels = np.array([[1.0, 0.5, 0.25]])
+    >>> u = np.array([[1.0, 2.0, 3.0]])
+    >>> np.isclose(u @ layer_matrix(kernels) @ u.T, ssm_kernel(kernels, u)).item()
+    True
+    """
+    kernels = _kernel_rows(kernels)
+    total = kernels.shape[1]
+    length = total if length is None else _checks.positive_int("length", length)
+    if length > total:
+        raise ValueError(f"length must be at most the kernels' {total}, got {length}")
+    G = kernels.T @ kernels
+    for row in range(1, total):
+        G[row, 1:] += G[row - 1, :-1]
+    return np.ascontiguousarray(G[::-1, ::-1][:length, :length])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,8 @@ class _Task(LightningModule):
 class _Recorder(Callback):
     """Keep both losses at every validation and the weights of the best one; part of the checkpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, watch: Callable[[int, SequenceModel], None] | None) -> None:
+        self.watch = watch
         self.state: dict[str, Any] = {"rows": [], "best_loss": math.inf, "best_step": 0, "best": {}}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,6 +99,9 @@ class _Recorder(Callback):
             self.state["best_loss"] = losses["val_loss"]
             self.state["best_step"] = trainer.global_step
         self.state["rng"] = torch.get_rng_state()
+        if self.watch is not None:
+            with torch.no_grad():
+                self.watch(trainer.global_step, pl_module.model)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         return self.state
@@ -145,6 +149,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     checkpoint_dir: str | Path | None = None,
+    watch: Callable[[int, SequenceModel], None] | None = None,
     device: str = "auto",
 ) -> FitResult:
     """Train in place with AdamW and keep the weights of the best validation loss.
@@ -161,6 +166,7 @@ def fit(
         seed: order of the batches and dropout.
         progress: show Lightning's progress bar.
         checkpoint_dir: where to keep the last and best state; an interrupted run with the same folder resumes.
+        watch: called as ``watch(step, model)`` after every validation, to look at the model while it learns.
         device: a Lightning accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``.
 
     Raises:
@@ -185,7 +191,7 @@ def fit(
         not train[1].is_floating_point(),
         {"lr": lr, "ssm_lr": ssm_lr, "weight_decay": weight_decay},
     )
-    recorder = _Recorder()
+    recorder = _Recorder(watch)
     callbacks: list[Callback] = [
         recorder,
         EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=True),

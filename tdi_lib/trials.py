@@ -75,6 +75,12 @@ STUDIES: dict[str, list[Trial]] = {
     ]
     # the slice that the notebook trains live and compares
     + [Trial("forda", 50, 0, init, max_steps=50) for init in ("lin", "tdi")],
+    "tones": [
+        Trial(f"tones-{percent}", 160, seed, init, max_steps=300)  # 128 to train on, 32 to choose the step
+        for percent, inits in ((25, INITS), (22, ("lin", "flat", "tdi")), (20, ("lin", "flat", "tdi")))
+        for seed in range(5)
+        for init in inits
+    ],
 }
 """The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
 

@@ -12,6 +12,7 @@ from tdi_lib.matching import (
     _dft_response,
     _focused_weights,
     _output_covariance,
+    flat_init_,
     layer_importance,
     match_power_spectrum_,
     spectral_loss,
@@ -91,7 +92,7 @@ def test_focused_weights_minimise_the_output_power() -> None:
     rng = np.random.default_rng(0)
     poles = -0.05 + 1j * (1.5 + 0.1 * rng.normal(size=(1, 4)))
     power = RED / RED.mean()
-    c = _focused_weights(poles, np.array([1.5]), np.array([0.7]), power)[0]
+    c = _focused_weights(poles, np.array([1.5]), np.array([0.7]), input_power=power)[0]
     at_centre = (np.exp(-0.7j) * features(poles, np.array([1.5]))[0, 0]).real
     vector = np.concatenate([c.real, c.imag])
 
@@ -124,7 +125,7 @@ def test_responses_and_covariance_are_the_dense_sums(seed: int, n_frequencies: i
     c = rng.normal(size=(3, pairs)) + 1j * rng.normal(size=(3, pairs))
     phi = features(poles, omega)
     dense = np.einsum("hfi,hi->hf", phi, np.concatenate([c.real, c.imag], axis=1))
-    ours = _dft_response(poles, c, n_frequencies)
+    ours = _dft_response(poles, c, n_frequencies=n_frequencies)
     assert np.abs(ours - dense).max() < 1e-9 * np.abs(dense).max()
 
     power = 10 ** rng.uniform(-8, 0, n_frequencies)
@@ -249,3 +250,15 @@ X, Y = np.random.default_rng(0).normal(size=(12, 16)), np.arange(12) % 2
 def test_bad_arguments_are_named(call, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=f"^{name}"):
         call()
+
+
+def test_flat_init_is_the_flat_estimate_matched() -> None:
+    x = np.random.default_rng(0).normal(size=(64, 32)).cumsum(axis=1)
+    one, other = (SequenceModel(1, 2, d_model=8, d_state=8, n_layers=2, generator=seeded()) for _ in range(2))
+    report = flat_init_(one, x, layers="all", generator=seeded())
+    tdi_init_(other, x, np.arange(64) % 2, layers="all", method="flat", generator=seeded())
+    assert report.spectrum.method == "flat" and len(report.changed) == 6
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    eta = layer_importance(one.ssms[0], report.spectrum)
+    assert spectral_loss(one.ssms[0], report.spectrum) < 0.5 < report.loss_before
+    assert np.corrcoef(eta, report.spectrum.input_power)[0, 1] < 0.5  # white output, whatever the input's colour

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdi_lib.ssm import seeded_ssm
-from tdi_lib.theory import kernel_spectrum, learning_curve, ssm_kernel
+from tdi_lib.theory import kernel_spectrum, layer_matrix, learning_curve, ssm_kernel
 from tdi_lib.toeplitz import toeplitz_matrix
 
 
@@ -178,3 +178,17 @@ def test_learning_curve_limits() -> None:
 def test_bad_arguments_are_named(call, error: type[Exception], name: str) -> None:
     with pytest.raises(error, match=f"^{name}"):
         call()
+
+
+@given(st.integers(0, 1000), st.integers(1, 3), st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=30, deadline=None)
+def test_layer_matrix_is_the_sum_of_dense_products(seed: int, channels: int, total: int, length: int) -> None:
+    kernels = np.random.default_rng(seed).normal(size=(channels, total))
+    length = min(length, total)
+    dense = sum(toeplitz_matrix(row).T @ toeplitz_matrix(row) for row in kernels)
+    assert np.allclose(layer_matrix(kernels, length), dense[:length, :length])
+
+
+def test_layer_matrix_refuses_inputs_longer_than_the_kernels() -> None:
+    with pytest.raises(ValueError, match="length must be at most the kernels' 4, got 5"):
+        layer_matrix(np.ones((2, 4)), 5)

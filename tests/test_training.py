@@ -43,6 +43,17 @@ def test_learns_and_keeps_the_best_weights() -> None:
     assert [row["step"] for row in result.history] == list(range(10, 201, 10))
 
 
+def test_watch_sees_every_validation_and_changes_nothing() -> None:
+    seen: list[tuple[int, torch.Tensor]] = []
+    watch = lambda step, model: seen.append((step, model.ssms[0].A_imag.clone()))  # noqa: E731
+    watched, unwatched = make(), make()
+    history = run(watched, max_steps=30, watch=watch).history
+    run(unwatched, max_steps=30)
+    assert [step for step, _ in seen] == [row["step"] for row in history] == [10, 20, 30]
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), unwatched.parameters(), strict=True))
+
+
 def test_regression() -> None:
     x, _ = tones(64, 3)
     y = x[:, :, 0].mean(axis=1)
