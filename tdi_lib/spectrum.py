@@ -39,6 +39,7 @@ SHARPEN = 1.1
 N_CEPSTRAL = 32
 TOLERANCE = 0.1  # nats that one more step would have to bring
 MAX_WORK = 2**24
+ENOUGH = 400  # samples to tell the order of a task
 MIN_LENGTH = 8
 MIN_SAMPLES = 4
 
@@ -243,8 +244,8 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     n_samples, length, n_channels = inputs.shape
     enough = max(128, math.isqrt(MAX_WORK // (length * n_channels)))
     if min(n_samples, length * n_channels) > enough:
-        keep = np.lexsort(target.T)[np.linspace(0, n_samples - 1, enough).astype(int)]
-        inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
+        inputs, target = _fewer(inputs, target, enough)
+        target, n_samples = target - target.mean(axis=0), enough
     n_freq = len(log_s_u)
     spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
     spectra[:, [0, -1]] /= math.sqrt(2)  # at 0 and pi a real sequence has one coefficient, not two
@@ -330,13 +331,12 @@ def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
 
     Two Gaussian processes explain the standardised targets: one linear in the sequence, one linear in its
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
-    and noise are set by maximum likelihood. At most 1,000 samples, evenly spaced, are used.
+    and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
     inputs = _inputs(x)
     target = _targets(y, len(inputs))
-    if len(inputs) > 1000:
-        keep = np.linspace(0, len(inputs) - 1, 1000).astype(int)
-        inputs, target = inputs[keep], target[keep]
+    if len(inputs) > ENOUGH:
+        inputs, target = _fewer(inputs, target, ENOUGH)
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
     standardise = lambda a: (a - a.mean(0)) / np.maximum(a.std(0), 1e-12)  # noqa: E731
     linear = inputs - inputs.mean(axis=0)
@@ -346,6 +346,12 @@ def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     first = max(_evidence(features @ features.T, target) for features in candidates)
     logs = flat(standardise(np.log(_periodograms(inputs))))
     return first, _evidence(logs @ logs.T, target)
+
+
+def _fewer(inputs: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
+    keep = np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
+    return inputs[keep], target[keep]
 
 
 def _evidence(gram: np.ndarray, target: np.ndarray) -> float:

@@ -457,3 +457,15 @@ def test_task_agnostic_methods_need_no_target(method: str) -> None:
 def test_other_methods_ask_for_the_target(method: str) -> None:
     with pytest.raises(ValueError, match=f"y must be given for method '{method}', got None"):
         estimate_task_spectrum(np.random.default_rng(0).normal(size=(32, 24)), method=method)
+
+
+@pytest.mark.parametrize("period", [2, 3, 4])
+def test_order_evidence_sees_every_class_whatever_the_order_of_the_samples(period: int) -> None:
+    """Labels that alternate must not fall into step with the thinning of many samples."""
+    rng = np.random.default_rng(0)
+    y = np.arange(1600) % period
+    x = rng.normal(size=(1600, 16)) + np.cos(0.7 * y[:, None] * np.arange(16))
+    shuffled = rng.permutation(1600)
+    one, other = order_evidence(x, y), order_evidence(x[shuffled], y[shuffled])
+    assert one[0] > one[1] + 0.2
+    assert np.allclose(one, other, atol=0.1)
