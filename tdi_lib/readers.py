@@ -52,6 +52,7 @@ MAX_CLASSES = 100
 MAX_BYTES = 2**31
 MAX_MEMBERS = 1000
 SAMPLE_ROWS = 20
+BATCH_ROWS = 4096
 MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none"})
 SEPARATORS = (("\t", "."), (",", "."), (";", "."), (";", ","), ("\t", ","), ("|", "."), (" ", "."), (" ", ","))
 SPOKEN = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
@@ -619,19 +620,23 @@ def _arrow_table(file: _File) -> Any:
     with file.open() as stream, file.foreign(what):
         if file.format == "parquet":
             source = parquet.ParquetFile(stream, arrow_extensions_enabled=False)
-            meta = source.metadata
-            groups = [meta.row_group(i) for i in range(meta.num_row_groups)]
-            chunks = [group.column(i) for group in groups for i in range(group.num_columns)]
-            file.require(max(meta.num_rows, 0) * max(meta.num_columns, 0))
-            file.require(sum(max(8 * chunk.num_values, chunk.total_uncompressed_size) for chunk in chunks))
-            table = source.read(use_threads=False, use_pandas_metadata=False)
+            schema = source.schema_arrow
+            file.require(max(source.metadata.num_rows, 0) * len(schema))
+            # by pieces, and without a look at the columns' metadata: a broken one would abort the process there
+            pieces = source.iter_batches(BATCH_ROWS, use_threads=False)
         else:
             with file.open() as again:
                 framed = again.read(6) == b"ARROW1"
-            source = ipc.open_file(stream) if framed else ipc.open_stream(stream)
-            table = source.read_all()
+            reader = ipc.open_file(stream) if framed else ipc.open_stream(stream)
+            schema = reader.schema
+            pieces = (reader.get_batch(i) for i in range(reader.num_record_batches)) if framed else reader
+        batches, n_bytes = [], 0
+        for piece in pieces:
+            n_bytes += piece.nbytes
+            file.require(n_bytes)
+            batches.append(piece)
+        table = pa.Table.from_batches(batches, schema)
         table.validate(full=True)  # offsets and codes that point outside would be read as memory
-        file.require(table.nbytes)
         if not table.num_rows:
             raise ReadError(file.path, "expected rows, got none")
         for field in table.schema:

@@ -337,15 +337,21 @@ def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     target = standardise_targets(y, len(inputs))
     if len(inputs) > ENOUGH:
         inputs, target = _fewer(inputs, target, ENOUGH)
+    first, second = evidence_of_orders(inputs, target[None])
+    return float(first[0]), float(second[0])
+
+
+def evidence_of_orders(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """:func:`order_evidence` of inputs (P, L, D) for several sets of standardised targets (R, P, K): two of (R,)."""
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
     standardise = lambda a: (a - a.mean(0)) / np.maximum(a.std(0), 1e-12)  # noqa: E731
     linear = inputs - inputs.mean(axis=0)
     spectra = np.fft.rfft(linear, axis=1)
     white = spectra / np.sqrt(_positive((np.abs(spectra) ** 2).mean(axis=0)))
     candidates = [flat(linear), flat(np.concatenate([white.real, white.imag], axis=1))]
-    first = max(_evidence(features @ features.T, target) for features in candidates)
+    first = np.max([_evidence(features @ features.T, targets) for features in candidates], axis=0)
     logs = flat(standardise(np.log(_periodograms(inputs))))
-    return first, _evidence(logs @ logs.T, target)
+    return first, _evidence(logs @ logs.T, targets)
 
 
 def _fewer(inputs: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -354,15 +360,15 @@ def _fewer(inputs: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarr
     return inputs[keep], target[keep]
 
 
-def _evidence(gram: np.ndarray, target: np.ndarray) -> float:
-    """Largest log marginal likelihood per sample and target of y ~ N(0, s (gram + r I)) over s and r."""
+def _evidence(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Largest log marginal likelihood per sample and target of y ~ N(0, s (gram + r I)) over s and r (R,)."""
     values, vectors = np.linalg.eigh(gram / np.trace(gram) * len(gram))
-    projected = (vectors.T @ target) ** 2  # (P K)
-    best = -math.inf
+    projected = ((vectors.T @ targets) ** 2).mean(axis=-1)  # (R P)
+    best = np.full(len(projected), -math.inf)
     for ratio in np.logspace(-3, 3, 25):
         total = np.maximum(values, 0) + ratio
-        scale = (projected / total[:, None]).mean()
-        best = max(best, -0.5 * (1 + math.log(2 * math.pi * scale) + np.log(total).mean()))
+        scale = (projected / total).mean(axis=-1)
+        best = np.maximum(best, -0.5 * (1 + np.log(2 * math.pi * scale) + np.log(total).mean()))
     return best
 
 

@@ -415,14 +415,18 @@ ODD = [
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """One to four changes: bits, cuts, repeats, splices, numbers that grow."""
+    """One to four changes: bits, bytes, cuts, repeats, splices, numbers that grow."""
     for _ in range(rng.integers(1, 5)):
         at, to = sorted(rng.integers(0, len(content) + 1, size=2).tolist())
-        match rng.integers(0, 8):
+        match rng.integers(0, 10):
             case 0 if content:
                 flipped = bytearray(content)
                 flipped[at % len(content)] ^= 1 << int(rng.integers(8))
                 content = bytes(flipped)
+            case 8 | 9 if content:
+                changed = bytearray(content)
+                changed[at % len(content)] = [0x7F, 0xFF, int(rng.integers(256))][rng.integers(3)]
+                content = bytes(changed)
             case 1:
                 content = content[:at]
             case 2:

@@ -1,0 +1,191 @@
+"""The verdict on tasks of known truth: bands to be heard, noise, shuffled labels, what the default was made for."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+
+from tdi_lib.diagnose import Forecast, Structure, diagnose, recommend, spectral_structure, usable
+from tdi_lib.gain import Comparison
+from tdi_lib.regression import feature_root
+from tdi_lib.spectrum import order_evidence
+from tdi_lib.ssm import seeded_ssm
+from tdi_lib.tasks import TONES, autocovariance, band_functionals, four_tones
+from tdi_lib.theory import layer_matrix
+
+SMALL = {"d_model": 16, "d_state": 16}
+
+
+def high_band(seed: int, n: int = 64, length: int = 128) -> tuple[np.ndarray, np.ndarray]:
+    """Red input, a linear target that listens at 2.5 rad/sample."""
+    rng = np.random.default_rng(seed)
+    r = autocovariance(1, length)
+    x = rng.standard_normal((n, length)) @ np.linalg.cholesky(scipy.linalg.toeplitz(r)).T
+    return x, x @ band_functionals(2.5, r, 1, generator=rng)[0] + 0.3 * rng.standard_normal(n)
+
+
+def of_the_default(seed: int, n: int = 96, length: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A linear target drawn from the prior that S4D-Lin is: nothing fits it better."""
+    rng = np.random.default_rng([seed, 1])
+    root = feature_root(layer_matrix(seeded_ssm(64, 64, seed=seed).kernel(length).numpy()))
+    x = rng.standard_normal((n, length))
+    y = x @ (root @ rng.standard_normal(length))
+    return x, y / y.std() + 0.3 * rng.standard_normal(n)
+
+
+def noise(seed: int, n: int = 60, length: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, 2])
+    x = np.cumsum(rng.standard_normal((n, length)), axis=1)
+    return x, rng.standard_normal(n) if seed % 2 else rng.integers(3, size=n)
+
+
+def shuffled(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, 3])
+    x, y = four_tones(60, amplitude=0.4, generator=rng, length=64) if seed % 2 else high_band(seed, 60, 64)
+    return x, rng.permutation(y)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_tones_are_worth_it(seed: int) -> None:
+    x, y = four_tones(128, amplitude=0.3, generator=np.random.default_rng(seed))
+    found = diagnose(x, y, sampling_rate=100.0)
+    assert found.verdict == "use it" and found.structure.order == "second" and found.forecast is None
+    assert found.distances["tdi"] < 0.1 < 1.5 < found.distances["lin"]
+    assert max(band.share for band in found.bands) > 0.6
+    loudest = max(found.bands, key=lambda band: band.share)
+    assert loudest.low < TONES[0] + 0.1 and TONES[-1] - 0.1 < loudest.high
+    assert math.isclose(found.to_dict()["quantiles_hz"][1], found.quantiles[1] / (2 * math.pi) * 100)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_high_band_on_red_input_is_worth_it(seed: int) -> None:
+    found = diagnose(*high_band(seed))
+    assert found.verdict == "use it" and found.structure.order == "first"
+    assert abs(found.quantiles[1] - 2.5) < 0.1
+    assert found.forecast is not None and found.forecast.low <= found.forecast.gain <= found.forecast.high
+    assert found.forecast.low > 0.3
+
+
+def test_what_the_default_was_made_for_is_left_to_it() -> None:
+    verdicts = [diagnose(*of_the_default(seed), seed=100 + seed).verdict for seed in range(8)]
+    assert verdicts.count("do not bother") >= 7 and "use it" not in verdicts
+
+
+@pytest.mark.parametrize("task", [noise, shuffled])
+def test_nothing_is_seen_where_nothing_is(task) -> None:
+    p = np.array([spectral_structure(*task(seed)).p_value for seed in range(200)])
+    assert abs(np.mean(p <= 0.05) - 0.05) < 3 * math.sqrt(0.05 * 0.95 / len(p))
+    assert scipy.stats.kstest(p, "uniform").pvalue > 0.01
+    # what the permutations let pass has to please the held-out samples too
+    doubtful = [diagnose(*task(seed), **SMALL) for seed in np.flatnonzero(p <= 0.05)]
+    assert all(found.structure.p_value <= 0.05 for found in doubtful)
+    assert sum(found.verdict != "do not bother" for found in doubtful) <= 4
+    assert diagnose(*task(int(p.argmax())), **SMALL).verdict == "do not bother"
+
+
+def test_the_statistic_is_the_larger_evidence_and_permutations_are_what_they_say() -> None:
+    x, y = high_band(0, 40, 32)
+    found = spectral_structure(x, y, n_permutations=19, seed=3)
+    assert (found.first, found.second) == order_evidence(x, y)
+    rng = np.random.default_rng(3)
+    largest = max(found.first, found.second)
+    beaten = sum(max(order_evidence(x, y[rng.permutation(40)])) >= largest for _ in range(19))
+    assert found.p_value == (1 + beaten) / 20
+
+
+def test_channels_and_every_kind_of_target_are_taken() -> None:
+    x, y = four_tones(64, amplitude=0.5, generator=np.random.default_rng(0), length=64)
+    two = np.stack([np.random.default_rng(1).normal(size=x.shape), x], axis=2)
+    words = np.array(["a", "b", "c", "d"])[y]
+    base = diagnose(two, y, **SMALL)
+    assert (base.n_samples, base.length, base.n_channels, base.n_classes) == (64, 64, 2, 4)
+    assert diagnose(torch.as_tensor(two), torch.as_tensor(y), **SMALL).to_dict() == base.to_dict()
+    assert diagnose(two, words, **SMALL).to_dict() == base.to_dict()
+    real = diagnose(x, np.eye(4)[y], **SMALL)
+    assert real.n_classes is None and real.structure.order == "second"
+
+
+def test_it_is_plain_numbers_and_the_same_twice() -> None:
+    x, y = high_band(1, 40, 64)
+    first, second = (json.dumps(diagnose(x, y, sampling_rate=50, **SMALL).to_dict(), allow_nan=False) for _ in range(2))
+    assert first == second
+    assert json.loads(first)["structure"]["order"] == "first"
+
+
+def test_lengths_that_differ_are_cut_and_said() -> None:
+    x, y = four_tones(48, amplitude=0.4, generator=np.random.default_rng(0), length=64)
+    x[5, 50:] = np.nan
+    x[7, 20:] = np.nan
+    x[9] = 3.0
+    inputs, targets, notes = usable(x, y)
+    assert inputs.shape == (46, 50, 1)
+    kept = [i for i in range(48) if i not in (7, 9)]
+    np.testing.assert_array_equal(inputs[:, :, 0], x[kept, :50])
+    np.testing.assert_array_equal(targets, y[kept])
+    assert notes[0].startswith("sequences of 20 to 64 steps were cut to 50 and 1 shorter ones left out: 22% of the")
+    assert notes[1] == "1 constant sequence left out"
+    found = diagnose(x, y, **SMALL)
+    assert found.notes == tuple(notes) and found.length == 50
+
+
+def test_long_and_many_are_bounded_and_said() -> None:
+    x, y = high_band(0, 200, 600)
+    found = diagnose(x, y, **SMALL)
+    assert found.length == 600 and "the 512 steps in the middle" in found.notes[0]
+    x, y = four_tones(2100, amplitude=0.3, generator=np.random.default_rng(0), length=16)
+    found = diagnose(x, y, **SMALL)
+    assert found.n_samples == 2100 and "2,000 of the 2,100 samples" in found.notes[0]
+
+
+def comparison(difference: float, error: float = 0.02, base: float = 0.5) -> Comparison:
+    return Comparison(base, base + difference, difference, error, "first")
+
+
+@pytest.mark.parametrize(
+    ("p_value", "held_out", "forecast", "verdict"),
+    [
+        (0.06, comparison(-0.3), Forecast(1.0, 0.5, 1.5), "do not bother"),
+        (0.05, comparison(-0.3), Forecast(1.0, 0.5, 1.5), "use it"),
+        (0.05, comparison(-0.3), None, "use it"),
+        (0.05, comparison(-0.01), None, "do not bother"),
+        (0.05, comparison(0.1), None, "do not bother"),
+        (0.05, comparison(-0.03), None, "try it"),  # between one standard error and two
+        (0.05, comparison(-0.045, 0.001), None, "try it"),  # sure, but less than a tenth
+        (0.05, comparison(-0.3), Forecast(1.0, -0.1, 1.5), "try it"),
+        (0.05, comparison(-0.3), Forecast(-0.1, -0.2, 1.5), "do not bother"),
+    ],
+)
+def test_the_rule(p_value: float, held_out: Comparison, forecast: Forecast | None, verdict: str) -> None:
+    structure = Structure(-1.3, -1.4, p_value, 199)
+    for flat, blind in ((comparison(-0.2), False), (comparison(0.0), True)):
+        found, reason = recommend(structure, {"lin": 1.0}, held_out, flat, forecast, 100)
+        assert found == verdict and reason.endswith(".")
+        assert ("blind to the targets" in reason) == (blind and verdict != "do not bother")
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        (np.zeros((3, 2, 1, 1)), np.zeros(3), {}, r"x must be real sequences \(P, L\) or \(P, L, D\), got shape"),
+        (np.ones((20, 30)), np.arange(20), {}, "x must hold mostly sequences that vary, got 20 constant of 20"),
+        (noise(1)[0], np.zeros(59), {}, r"y must hold one target per sequence of x \(60\), got shape \(59,\)"),
+        (noise(1)[0], np.zeros(60), {}, "y must vary in every column"),
+        (noise(1)[0][:15], np.arange(15.0), {}, "x must hold at least 16 usable samples, .* got 15"),
+        (noise(1)[0][:19], np.arange(19) % 5, {}, "x must hold at least 20 usable samples of 5 classes, .* got 19"),
+        (noise(1)[0][:, :7], noise(1)[1], {}, "x must have at least 8 time steps"),
+        (*noise(1), {"sampling_rate": 0}, "sampling_rate must be a finite number"),
+        (*noise(1), {"n_permutations": 0}, "n_permutations must be at least 1"),
+        (*noise(1), {"d_state": 3}, "d_state must be even"),
+    ],
+)
+def test_bad_input_is_named(x, y, options, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        diagnose(x, y, **options)
+    gap = np.array(noise(1)[0])
+    gap[3, 5] = np.nan
+    with pytest.raises(ValueError, match="^x must have NaN at the ends of sequences only"):
+        usable(gap, noise(1)[1])
