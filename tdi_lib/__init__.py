@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tdi_lib.diagnose import Diagnosis, diagnose
+    from tdi_lib.diagnose import Diagnosis
     from tdi_lib.matching import MatchReport, match_power_spectrum_, tdi_init_
     from tdi_lib.model import S4DLayer, SequenceModel
     from tdi_lib.readers import ReadError, Samples, read
@@ -22,7 +22,6 @@ __all__ = [
     "Samples",
     "SequenceModel",
     "TaskSpectrum",
-    "diagnose",
     "estimate_task_spectrum",
     "kernel_spectrum",
     "learning_curve",
@@ -43,7 +42,6 @@ _HOMES = {
     "Samples": "readers",
     "SequenceModel": "model",
     "TaskSpectrum": "spectrum",
-    "diagnose": "diagnose",
     "estimate_task_spectrum": "spectrum",
     "kernel_spectrum": "theory",
     "learning_curve": "theory",

@@ -9,8 +9,7 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
-import scipy.signal
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.optimize
+import scipy  # its parts are loaded when they are first used
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -161,7 +161,7 @@ def match_power_spectrum_(
 
 
 def tdi_init_(
-    model: SequenceModel,
+    model: SequenceModel | DiagonalSSM,
     x: ArrayLike,
     y: ArrayLike | None,
     *,

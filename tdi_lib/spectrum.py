@@ -13,10 +13,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.linalg
-import scipy.ndimage
-import scipy.signal
-import scipy.special
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks

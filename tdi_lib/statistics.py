@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks

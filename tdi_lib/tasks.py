@@ -3,7 +3,7 @@ r"""Tasks whose truth is known: coloured inputs, targets that listen to one band
 import math
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks

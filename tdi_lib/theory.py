@@ -7,8 +7,7 @@ kernel ``k`` (L,), whether an SSM made it or not. :math:`T` is the L x L lower-t
 import dataclasses
 
 import numpy as np
-import scipy.linalg
-import scipy.optimize
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import aslinearoperator
 

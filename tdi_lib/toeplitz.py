@@ -7,8 +7,7 @@ r"""Causal convolution as a matrix: dense, matrix-free, and its singular values.
 import dataclasses
 
 import numpy as np
-import scipy.fft
-import scipy.linalg
+import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 from scipy.sparse.linalg import LinearOperator
 
