@@ -8,7 +8,8 @@ def main() -> None:
     try:
         import click  # noqa: F401
     except ImportError:
-        sys.exit("tdi needs the extra cli: pip install 'tdi-lib[cli]'")
+        print("tdi needs the extra cli: pip install 'tdi-lib[cli]'", file=sys.stderr)
+        sys.exit(2)
     from tdi_lib.cli import cli
 
     cli(prog_name="tdi")

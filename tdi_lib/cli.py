@@ -132,7 +132,8 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
     """Write the parameters of a layer matched to DATA.
 
     They fit tdi_lib.DiagonalSSM(d_model, d_state) of the same sizes:
-    ssm.load_state_dict(safetensors.torch.load_file(FILE)). The file's metadata say what they were made from and how.
+    ssm.load_state_dict(safetensors.torch.load_file(FILE)). Its metadata, JSON under the name "tdi", say what they were
+    made from and how.
 
     \b
     Example:
@@ -157,27 +158,29 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
     metadata = {
         "tdi_version": version(),
         "spectrum_method": done.spectrum.method,
-        "n_samples": str(len(x)),
-        "length": str(x.shape[1]),
-        "n_channels": str(x.shape[2]),
-        "d_model": str(options["d_model"]),
-        "d_state": str(options["d_state"]),
+        "n_samples": len(x),
+        "length": x.shape[1],
+        "n_channels": x.shape[2],
+        "d_model": options["d_model"],
+        "d_state": options["d_state"],
         "discretisation": ssm.discretisation,
-        "seed": str(options["seed"]),
-        "matched": "yes" if done.changed else "no: the guard kept S4D-Lin",
-        "spectral_loss_before": f"{done.loss_before:.6g}",
-        "spectral_loss_after": f"{done.loss_after:.6g}",
+        "seed": options["seed"],
+        "matched": bool(done.changed),
+        "spectral_loss_before": done.loss_before,
+        "spectral_loss_after": done.loss_after,
         "source": options["data"].name,
         "source_sha256": sha256(options["data"]),
     }
     if options["target_file"] is not None:
         metadata["target_sha256"] = sha256(options["target_file"])
-    # in memory first: safetensors' own errors about a file are of its own kind
-    output.write_bytes(save({name: tensor.contiguous() for name, tensor in ssm.state_dict().items()}, metadata))
+    # one entry: several would be written in an order that changes from run to run
+    tensors = {name: tensor.contiguous() for name, tensor in ssm.state_dict().items()}
+    output.write_bytes(save(tensors, {"tdi": json.dumps(metadata)}))
+    said = "matched" if done.changed else "S4D-Lin, kept by the guard"
     for note in notes:
         click.echo(f"left out: {note}")
     click.echo(
-        f"{output}: {options['d_model']} channels of {options['d_state']} states, matched: {metadata['matched']}; "
+        f"{output}: {options['d_model']} channels of {options['d_state']} states, {said}; "
         f"spectrum by {done.spectrum.method!r} from {len(x):,} samples; "
         f"spectral loss {done.loss_before:.2f} -> {done.loss_after:.2f}"
     )

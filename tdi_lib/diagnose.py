@@ -257,7 +257,7 @@ def recommend(
     is one, is a gain on every half of the samples. Else ``try it``. A gain that the flat bank, blind to the targets,
     brings as well is said to be such.
     """
-    step = f"{held_out.difference:+.2g} ± {held_out.standard_error:.1g} of the targets' variance"
+    step = f"{signed(held_out.difference, '.2g')} ± {held_out.standard_error:.1g} of the targets' variance"
     if structure.p_value > LEVEL:
         return "do not bother", (
             f"In {n_samples:,} samples the targets cannot be told from shuffled ones by their spectra "
@@ -280,6 +280,15 @@ def recommend(
     if not against_flat.better:
         reason += "; a flat bank, blind to the targets, does as well here"
     return verdict, reason + "."
+
+
+def signed(value: float, digits: str) -> str:
+    """A number with its sign, the minus as long as the plus.
+
+    >>> signed(-0.5, ".2f"), signed(0.5, ".2f")
+    ('−0.50', '+0.50')
+    """
+    return f"{value:+{digits}}".replace("-", "−")
 
 
 def spectral_structure(x: ArrayLike, y: ArrayLike, *, n_permutations: int = 199, seed: int = 0) -> Structure:
@@ -351,7 +360,7 @@ def usable(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, list[str
         notes.append(
             f"sequences of {lengths.min()} to {lengths.max()} steps were cut to {length}"
             + (f" and {int((~long_enough).sum())} shorter ones left out" if not long_enough.all() else "")
-            + f": {share:.0%} of the values are not looked at"
+            + f": {100 * share:.0f} % of the values are not looked at"
         )
     n_samples = len(inputs)
     inputs, kept, n_constant = _without_constant(inputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tdi_lib.diagnose import LEVEL, Diagnosis
+from tdi_lib.diagnose import LEVEL, Diagnosis, signed
 
 __all__ = ["html_report", "text_report"]
 
@@ -71,7 +71,7 @@ def facts(found: Diagnosis, understood: str) -> list[tuple[str, str]]:
         (
             "held out",
             f"missed share of the targets' variance: S4D-Lin {held.base:.2f}, flat bank {flat.base:.2f}, matched "
-            f"{held.rival:.2f}; matched less S4D-Lin {held.difference:+.2f} ± {held.standard_error:.2f}",
+            f"{held.rival:.2f}; difference from S4D-Lin {signed(held.difference, '.2f')} ± {held.standard_error:.2f}",
         ),
     ]
     if found.forecast is not None:
@@ -102,7 +102,7 @@ def _frequency(found: Diagnosis, omega: float) -> str:
 def _band(found: Diagnosis, band: Any) -> str:
     low, high = found.hertz(band.low), found.hertz(band.high)
     hertz = "" if low is None or high is None else f" ({low:.3g} to {high:.3g} Hz)"
-    return f"{band.low:.2f} to {band.high:.2f} rad/sample{hertz}: {band.share:.0%} of the importance"
+    return f"{band.low:.2f} to {band.high:.2f} rad/sample{hertz}: {100 * band.share:.0f} % of the importance"
 
 
 def html_report(found: Diagnosis, understood: str, source: str, version: str) -> str:
@@ -117,30 +117,33 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
     say = html.escape
     rows = "\n".join(f"<dt>{say(name)}</dt><dd>{say(text)}</dd>" for name, text in facts(found, understood))
     low, _, high = (_frequency(found, omega) for omega in found.quantiles)
+    drawn = [
+        (
+            _draw_spectrum,
+            f"Curves over frequency: the importance of the task, 90 % of it between {low} and {high}, beside the "
+            "power of the input and what the default and the matched layer let through.",
+            "What the task listens to (shaded: its bands), what the input holds, and what two layers let through. "
+            "Each curve has mean one.",
+        ),
+        (
+            _draw_distances,
+            "Bars: " + ", ".join(f"{NAMES[name]} {value:.2f}" for name, value in found.distances.items()) + ".",
+            f"Distance of each start from the task's spectrum. {SCALE}.",
+        ),
+        (
+            _draw_held_out,
+            f"Bars: S4D-Lin misses {found.held_out.base:.2f} of the variance, the flat bank "
+            f"{found.against_flat.base:.2f}, the matched layer {found.held_out.rival:.2f}.",
+            "Share of the targets' variance that a linear read-out of the untrained layer misses on held-out "
+            "samples; 1 is no better than the mean. The flat bank sees no targets.",
+        ),
+    ]
+    if found.structure.p_value > LEVEL:  # a curve through noise would be looked at all the same
+        del drawn[:2]
     figures = "\n".join(
         f'<figure><img alt="{say(alt, quote=True)}" src="{_svg(draw, found)}">'
         f"<figcaption>{say(caption)}</figcaption></figure>"
-        for draw, alt, caption in (
-            (
-                _draw_spectrum,
-                f"Curves over frequency: the importance of the task, 90 % of it between {low} and {high}, beside the "
-                "power of the input and what the default and the matched layer let through.",
-                "What the task listens to (shaded: its bands), what the input holds, and what two layers let through. "
-                "Each curve has mean one.",
-            ),
-            (
-                _draw_distances,
-                "Bars: " + ", ".join(f"{NAMES[name]} {value:.2f}" for name, value in found.distances.items()) + ".",
-                "Distance of each start from the task's spectrum: 0 is the same, 2 has nothing in common.",
-            ),
-            (
-                _draw_held_out,
-                f"Bars: S4D-Lin misses {found.held_out.base:.2f} of the variance, the flat bank "
-                f"{found.against_flat.base:.2f}, the matched layer {found.held_out.rival:.2f}.",
-                "Share of the targets' variance that a linear read-out of the untrained layer misses on held-out "
-                "samples; 1 is no better than the mean. The flat bank sees no targets.",
-            ),
-        )
+        for draw, alt, caption in drawn
     )
     n = f"{found.n_samples:,} samples of {found.length:,} steps"
     return TEMPLATE.format(
@@ -153,10 +156,12 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
         p=f"{found.structure.p_value:.2g}",
         rows=rows,
         figures=figures,
+        next=NEXT if found.verdict != "do not bother" else "",
         version=say(version),
     )
 
 
+NEXT = "<p>Next: <code>tdi init DATA -o init.safetensors</code> writes the matched parameters.</p>"
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -203,7 +208,7 @@ samples and tested on the other. A deep model may make more or less of its start
 <p>“Do not bother”: no structure beyond chance (p above 0.05), or held-out samples or theory that see no gain. “Use it”:
 the matched start misses by less, by more than two standard errors and a tenth, and theory, where it applies, agrees.
 “Try it”: in between. Samples are taken to be independent; for overlapping windows of one recording p is too small.</p>
-<p>Next: <code>tdi init DATA -o init.safetensors</code> writes the matched parameters.</p>
+{next}
 </main>
 <footer><p>Written by tdi {version}. This page is complete in itself and loads nothing.</p></footer>
 </body>
@@ -256,6 +261,7 @@ def _draw_distances(ax: Any, found: Diagnosis) -> None:
     ax.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     ax.set(xlim=(0, 2.2), xlabel="distance from the task's spectrum")
     ax.grid(axis="y", visible=False)
+    ax.set_axisbelow(True)
 
 
 def _draw_held_out(ax: Any, found: Diagnosis) -> None:
@@ -267,3 +273,4 @@ def _draw_held_out(ax: Any, found: Diagnosis) -> None:
     ax.axvline(1, color="#7a7a7a", linestyle=":", linewidth=1.2)
     ax.set(xlim=(0, 1.18 * max(1.0, *values)), xlabel="missed share of the variance, held out")
     ax.grid(axis="y", visible=False)
+    ax.set_axisbelow(True)

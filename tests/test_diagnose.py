@@ -83,7 +83,7 @@ def test_nothing_is_seen_where_nothing_is(task) -> None:
     # what the permutations let pass has to please the held-out samples too
     doubtful = [diagnose(*task(seed), **SMALL) for seed in np.flatnonzero(p <= 0.05)]
     assert all(found.structure.p_value <= 0.05 for found in doubtful)
-    assert sum(found.verdict != "do not bother" for found in doubtful) <= 4
+    assert sum(found.verdict != "do not bother" for found in doubtful) <= 0.05 * len(p)
     assert diagnose(*task(int(p.argmax())), **SMALL).verdict == "do not bother"
 
 
@@ -126,7 +126,7 @@ def test_lengths_that_differ_are_cut_and_said() -> None:
     kept = [i for i in range(48) if i not in (7, 9)]
     np.testing.assert_array_equal(inputs[:, :, 0], x[kept, :50])
     np.testing.assert_array_equal(targets, y[kept])
-    assert notes[0].startswith("sequences of 20 to 64 steps were cut to 50 and 1 shorter ones left out: 22% of the")
+    assert notes[0].startswith("sequences of 20 to 64 steps were cut to 50 and 1 shorter ones left out: 22 % of the")
     assert notes[1] == "1 constant sequence left out"
     found = diagnose(x, y, **SMALL)
     assert found.notes == tuple(notes) and found.length == 50
