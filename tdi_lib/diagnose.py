@@ -84,7 +84,9 @@ class Diagnosis:
     Attributes:
         verdict: ``do not bother``, ``try it`` or ``use it``.
         reason: why, in a sentence.
-        n_samples, length, n_channels: P, L and D of what was usable.
+        n_samples: P, of what was usable.
+        length: L.
+        n_channels: D.
         n_classes: K, or None for real targets.
         sampling_rate: samples per second, or None.
         structure: the permutation test.

@@ -2,7 +2,7 @@ r"""Labelled sequences from a file: CSV, TSV, Parquet, Arrow/Feather, NPY, NPZ a
 
 A table holds one sample per row: its target, and one column per time step (or, in Parquet and Arrow, one column of
 lists per channel). What could be meant in two ways is decided by a rule that is stated here and reported in
-:attr:`Samples.understood`; where no rule is safe the reader asks.
+:class:`Samples` as ``understood``; where no rule is safe the reader asks.
 
 Nothing in a file is ever run: no pickle is loaded, no object array, no extension type. Sizes that a file claims are
 compared with its bytes and with a limit before memory is taken.

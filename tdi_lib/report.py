@@ -110,7 +110,7 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
 
     Args:
         found: the diagnosis.
-        understood: what the file was taken for (:attr:`tdi_lib.readers.Samples.understood`).
+        understood: what the file was taken for (``understood`` of :class:`tdi_lib.readers.Samples`).
         source: the file's name, for the title.
         version: of the library, for the last line.
     """
