@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import subprocess
 import sys
@@ -214,6 +215,7 @@ def book(show: bool) -> None:
     epilog=EXIT_CODES, context_settings={"ignore_unknown_options": True, "help_option_names": []}, add_help_option=False
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@plain_errors
 def sweep(arguments: tuple[str, ...]) -> None:
     """Run STUDY, a study of the book, or what is missing of it.
 
@@ -223,6 +225,9 @@ def sweep(arguments: tuple[str, ...]) -> None:
     Example:
       tdi sweep low_data results/low_data.parquet --workers 2
     """
+    missing = [name for name in ("pandas", "pyarrow", "lightning") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"tdi sweep needs {', '.join(missing)}: pip install 'tdi-lib[train]'")
     # a process of its own: its workers are spawned, and they must find the module under its own name
     sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.trials", *arguments], check=False).returncode)
 

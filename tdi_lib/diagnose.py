@@ -96,6 +96,7 @@ class Diagnosis:
             ``flat`` bank and of the matched layer (``tdi``).
         held_out: the default (``lin``) against the matched layer on held-out halves.
         against_flat: the ``flat`` bank, which sees no target, against the matched layer.
+        flat: the default against the ``flat`` bank.
         forecast: of the gain at n_samples, by theory; None for a task of second order.
         notes: what was left out of the data or cut, in sentences.
         spectrum: the task's.
@@ -115,6 +116,7 @@ class Diagnosis:
     distances: dict[str, float]
     held_out: Comparison
     against_flat: Comparison
+    flat: Comparison
     forecast: Forecast | None
     notes: tuple[str, ...]
     spectrum: TaskSpectrum = dataclasses.field(repr=False)
@@ -196,15 +198,15 @@ def diagnose(
     named["tdi"] = _matched(named["lin"], spectrum, seed)
     distances = {name: spectral_loss(ssm, spectrum) for name, ssm in named.items()}
 
-    part = inputs
+    part, targets_of_part = inputs, targets
     if first_order and length > MAX_LENGTH:
-        start = (length - MAX_LENGTH) // 2
-        part = inputs[:, start : start + MAX_LENGTH]
-        notes.append(f"forecast and held-out comparison look at the {MAX_LENGTH} steps in the middle of each sequence")
-        part, kept, _ = _without_constant(part)
+        start = _loudest_window(inputs, targets)
+        part, kept, _ = _without_constant(inputs[:, start : start + MAX_LENGTH])
         targets_of_part = targets[kept]
-    else:
-        targets_of_part = targets
+        notes.append(
+            f"forecast and held-out comparison look at {MAX_LENGTH} of the {length:,} steps, from {start:,} on, "
+            "where the wave form says most about the targets"
+        )
     steps = part.shape[1]
 
     def start_from(name: str) -> Layer:
@@ -216,12 +218,12 @@ def diagnose(
 
         return layer
 
-    ask = lambda base: compare_starts(  # noqa: E731
-        start_from(base), start_from(method), part, targets_of_part, order=structure.order
-    )
-    held_out, against_flat = ask("lin"), ask("flat")
+    def ask(base: str, rival: str) -> Comparison:
+        return compare_starts(start_from(base), start_from(rival), part, targets_of_part, order=structure.order)
+
+    held_out, against_flat, flat = ask("lin", method), ask("flat", method), ask("lin", "flat")
     forecast = _forecast(named["lin"], part, targets_of_part, n_samples, seed) if first_order else None
-    verdict, reason = recommend(structure, distances, held_out, against_flat, forecast, n_samples)
+    verdict, reason = recommend(structure, distances, held_out, against_flat, flat, forecast, n_samples)
     return Diagnosis(
         verdict,
         reason,
@@ -236,6 +238,7 @@ def diagnose(
         distances,
         held_out,
         against_flat,
+        flat,
         forecast,
         tuple(notes),
         spectrum,
@@ -248,6 +251,7 @@ def recommend(
     distances: dict[str, float],
     held_out: Comparison,
     against_flat: Comparison,
+    flat: Comparison,
     forecast: Forecast | None,
     n_samples: int,
 ) -> tuple[str, str]:
@@ -256,8 +260,8 @@ def recommend(
     ``do not bother`` if the p-value of the structure exceeds 0.05, or the held-out comparison does not favour the
     matched start by more than one standard error, or the forecast, where there is one, is no gain. ``use it`` if the
     comparison favours it by more than two, takes at least a tenth off the default's miss, and the forecast, where there
-    is one, is a gain on every half of the samples. Else ``try it``. A gain that the flat bank, blind to the targets,
-    brings as well is said to be such.
+    is one, is a gain on every half of the samples. Else ``try it``. What the flat bank, blind to the targets, does as
+    well or alone is said.
     """
     step = f"{signed(held_out.difference, '.2g')} ± {held_out.standard_error:.1g} of the targets' variance"
     if structure.p_value > LEVEL:
@@ -266,8 +270,12 @@ def recommend(
             f"(p = {structure.p_value:.2g})."
         )
     if not held_out.better:
-        why = "There is structure, and the default hears it" if distances["lin"] < CLOSE else "There is structure"
-        return "do not bother", f"{why}; on held-out samples a matched start is no better ({step})."
+        heard = ", and the default hears it" if distances["lin"] < CLOSE else ""
+        reason = f"There is structure{heard}; on held-out samples a matched start is no better ({step})"
+        if flat.better:
+            gain = f"{signed(flat.difference, '.2g')} ± {flat.standard_error:.1g}"
+            reason += f", but a flat bank, blind to the targets, is ({gain}: tdi init --method flat)"
+        return "do not bother", reason + "."
     if forecast is not None and forecast.gain <= 0:
         return "do not bother", (
             f"On held-out samples a matched start misses by a little less ({step}), but theory foresees no gain."
@@ -371,6 +379,18 @@ def usable(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, list[str
     if 2 * len(inputs) < n_samples:
         raise ValueError(f"x must hold mostly sequences that vary, got {n_constant} constant of {n_samples}")
     return inputs, targets[kept], notes
+
+
+def _loudest_window(inputs: np.ndarray, targets: np.ndarray) -> int:
+    """Where the window of ``MAX_LENGTH`` steps of highest first-order evidence starts; at most 32 are looked at."""
+    last = inputs.shape[1] - MAX_LENGTH
+    starts = np.unique(np.linspace(0, last, min(32, 1 + -(-last // (MAX_LENGTH // 2)))).astype(int))
+    evidence = []
+    for start in starts:
+        window, kept, _ = _without_constant(inputs[:, start : start + MAX_LENGTH])
+        enough = len(window) >= max(MIN_SAMPLES, len(inputs) // 2)
+        evidence.append(order_evidence(window, targets[kept])[0] if enough else -math.inf)
+    return int(starts[int(np.argmax(evidence))])
 
 
 def _without_constant(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tdi_lib.diagnose import LEVEL, Diagnosis, signed
+from tdi_lib.diagnose import LEVEL, Band, Diagnosis, signed
 
 __all__ = ["html_report", "text_report"]
 
@@ -88,21 +88,28 @@ def facts(found: Diagnosis, understood: str) -> list[tuple[str, str]]:
     return rows
 
 
-def _loudest(found: Diagnosis) -> list[Any]:
-    """At most four bands, low to high."""
-    loud = sorted(found.bands, key=lambda band: -band.share)[:4]
-    return sorted(loud, key=lambda band: band.low)
+def _loudest(found: Diagnosis) -> list[Band]:
+    """At most four bands that matter, low to high."""
+    loud = sorted(found.bands, key=lambda band: -band.share)
+    return sorted([loud[0], *(band for band in loud[1:4] if band.share >= 0.05)], key=lambda band: band.low)
+
+
+def _number(found: Diagnosis, omega: float) -> str:
+    """A frequency with as many digits as the spectrum resolves."""
+    resolution = math.pi / (len(found.spectrum.omega) - 1)
+    return f"{omega:.{max(2, math.ceil(-math.log10(resolution)))}f}"
 
 
 def _frequency(found: Diagnosis, omega: float) -> str:
     hertz = found.hertz(omega)
-    return f"{omega:.2f} rad/sample" + ("" if hertz is None else f" ({hertz:.3g} Hz)")
+    return f"{_number(found, omega)} rad/sample" + ("" if hertz is None else f" ({hertz:.4g} Hz)")
 
 
-def _band(found: Diagnosis, band: Any) -> str:
+def _band(found: Diagnosis, band: Band) -> str:
     low, high = found.hertz(band.low), found.hertz(band.high)
-    hertz = "" if low is None or high is None else f" ({low:.3g} to {high:.3g} Hz)"
-    return f"{band.low:.2f} to {band.high:.2f} rad/sample{hertz}: {100 * band.share:.0f} % of the importance"
+    hertz = "" if low is None or high is None else f" ({low:.4g} to {high:.4g} Hz)"
+    span = f"{_number(found, band.low)} to {_number(found, band.high)} rad/sample"
+    return f"{span}{hertz}: {100 * band.share:.0f} % of the importance"
 
 
 def html_report(found: Diagnosis, understood: str, source: str, version: str) -> str:

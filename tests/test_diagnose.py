@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -133,9 +134,11 @@ def test_lengths_that_differ_are_cut_and_said() -> None:
 
 
 def test_long_and_many_are_bounded_and_said() -> None:
-    x, y = high_band(0, 200, 600)
+    x = np.random.default_rng(0).standard_normal((200, 1600))
+    y = x[:, 1100:1200] @ np.cos(2.0 * np.arange(100))  # in two of the six windows looked at
     found = diagnose(x, y, **SMALL)
-    assert found.length == 600 and "the 512 steps in the middle" in found.notes[0]
+    assert found.length == 1600 and found.verdict == "use it"
+    assert re.search(r"512 of the 1,600 steps, from (870|1,088) on", found.notes[0])
     x, y = four_tones(2100, amplitude=0.3, generator=np.random.default_rng(0), length=16)
     found = diagnose(x, y, **SMALL)
     assert found.n_samples == 2100 and "2,000 of the 2,100 samples" in found.notes[0]
@@ -161,10 +164,15 @@ def comparison(difference: float, error: float = 0.02, base: float = 0.5) -> Com
 )
 def test_the_rule(p_value: float, held_out: Comparison, forecast: Forecast | None, verdict: str) -> None:
     structure = Structure(-1.3, -1.4, p_value, 199)
-    for flat, blind in ((comparison(-0.2), False), (comparison(0.0), True)):
-        found, reason = recommend(structure, {"lin": 1.0}, held_out, flat, forecast, 100)
+    for against, flat, blind in ((-0.2, 0.0, False), (0.0, 0.0, True), (0.1, -0.1, True)):
+        found, reason = recommend(
+            structure, {"lin": 1.0}, held_out, comparison(against), comparison(flat), forecast, 100
+        )
         assert found == verdict and reason.endswith(".")
-        assert ("blind to the targets" in reason) == (blind and verdict != "do not bother")
+        if verdict != "do not bother":
+            assert ("blind to the targets, does as well here" in reason) == blind
+        elif p_value <= 0.05 and not held_out.better:
+            assert ("tdi init --method flat" in reason) == (flat < 0)
 
 
 @pytest.mark.parametrize(
