@@ -274,7 +274,7 @@ def recommend(
         reason = f"There is structure{heard}; on held-out samples a matched start is no better ({step})"
         if flat.better:
             gain = f"{signed(flat.difference, '.2g')} ± {flat.standard_error:.1g}"
-            reason += f", but a flat bank, blind to the targets, is ({gain}: tdi init --method flat)"
+            reason += f", but a flat bank, blind to the targets, is better ({gain}; tdi init --method flat)"
         return "do not bother", reason + "."
     if forecast is not None and forecast.gain <= 0:
         return "do not bother", (

@@ -171,8 +171,8 @@ def read(
         raise ReadError(path, "an NPY file holds sequences alone; give the targets by target_file, or both in an NPZ")
     y, classes = (None, ()) if raw is None else _targets(target_file or path, raw, len(x), task)
     n_samples, length, n_channels = x.shape
-    steps = f"{length} steps" if (lengths == length).all() else f"{lengths.min()} to {length} steps"
-    notes.append(f"{n_samples} samples of {steps} and {n_channels} channel{'s' * (n_channels > 1)}")
+    steps = f"{length:,} steps" if (lengths == length).all() else f"{lengths.min():,} to {length:,} steps"
+    notes.append(f"{n_samples:,} samples of {steps} and {n_channels} channel{'s' * (n_channels > 1)}")
     if classes:
         shown = ", ".join(classes[:6]) + (", …" if len(classes) > 6 else "")
         notes.append(f"{len(classes)} class{'es' * (len(classes) > 1)}: {shown}")
