@@ -84,6 +84,7 @@ class Diagnosis:
     Attributes:
         verdict: ``do not bother``, ``try it`` or ``use it``.
         reason: why, in a sentence.
+        start: what to start from: ``lin`` (the default), ``flat`` or ``tdi``.
         n_samples: P, of what was usable.
         length: L.
         n_channels: D.
@@ -105,6 +106,7 @@ class Diagnosis:
 
     verdict: str
     reason: str
+    start: str
     n_samples: int
     length: int
     n_channels: int
@@ -200,11 +202,11 @@ def diagnose(
 
     part, targets_of_part = inputs, targets
     if first_order and length > MAX_LENGTH:
-        start = _loudest_window(inputs, targets)
-        part, kept, _ = _without_constant(inputs[:, start : start + MAX_LENGTH])
+        since = _loudest_window(inputs, targets)
+        part, kept, _ = _without_constant(inputs[:, since : since + MAX_LENGTH])
         targets_of_part = targets[kept]
         notes.append(
-            f"forecast and held-out comparison look at {MAX_LENGTH} of the {length:,} steps, from {start:,} on, "
+            f"forecast and held-out comparison look at {MAX_LENGTH} of the {length:,} steps, from {since:,} on, "
             "where the wave form says most about the targets"
         )
     steps = part.shape[1]
@@ -223,10 +225,11 @@ def diagnose(
 
     held_out, against_flat, flat = ask("lin", method), ask("flat", method), ask("lin", "flat")
     forecast = _forecast(named["lin"], part, targets_of_part, n_samples, seed) if first_order else None
-    verdict, reason = recommend(structure, distances, held_out, against_flat, flat, forecast, n_samples)
+    verdict, reason, start = recommend(structure, distances, held_out, against_flat, flat, forecast, n_samples)
     return Diagnosis(
         verdict,
         reason,
+        start,
         n_samples,
         length,
         n_channels,
@@ -254,42 +257,42 @@ def recommend(
     flat: Comparison,
     forecast: Forecast | None,
     n_samples: int,
-) -> tuple[str, str]:
-    """The rule: a verdict and its reason.
+) -> tuple[str, str, str]:
+    """The rule: a verdict, its reason, and what to start from (``lin``, ``flat`` or ``tdi``).
 
     ``do not bother`` if the p-value of the structure exceeds 0.05, or the held-out comparison does not favour the
     matched start by more than one standard error, or the forecast, where there is one, is no gain. ``use it`` if the
     comparison favours it by more than two, takes at least a tenth off the default's miss, and the forecast, where there
-    is one, is a gain on every half of the samples. Else ``try it``. What the flat bank, blind to the targets, does as
-    well or alone is said.
+    is one, is a gain on every half of the samples. Else ``try it``. Where the matched start is no better but the flat
+    bank, blind to the targets, is by more than two standard errors, ``try it`` means that bank; where both are, it is
+    said.
     """
     step = f"{signed(held_out.difference, '.2g')} ± {held_out.standard_error:.1g} of the targets' variance"
     if structure.p_value > LEVEL:
-        return "do not bother", (
+        return (
+            "do not bother",
             f"In {n_samples:,} samples the targets cannot be told from shuffled ones by their spectra "
-            f"(p = {structure.p_value:.2g})."
+            f"(p = {structure.p_value:.2g}).",
+            "lin",
         )
     if not held_out.better:
         heard = ", and the default hears it" if distances["lin"] < CLOSE else ""
         reason = f"There is structure{heard}; on held-out samples a matched start is no better ({step})"
-        if flat.better:
+        if flat.difference + 2 * flat.standard_error < 0:
             gain = f"{signed(flat.difference, '.2g')} ± {flat.standard_error:.1g}"
-            reason += f", but a flat bank, blind to the targets, is better ({gain}; tdi init --method flat)"
-        return "do not bother", reason + "."
+            return "try it", f"{reason}, but a flat bank, blind to the targets, is better ({gain}).", "flat"
+        return "do not bother", f"{reason}.", "lin"
     if forecast is not None and forecast.gain <= 0:
-        return "do not bother", (
-            f"On held-out samples a matched start misses by a little less ({step}), but theory foresees no gain."
-        )
+        reason = f"On held-out samples a matched start misses by a little less ({step}), but theory foresees no gain."
+        return "do not bother", reason, "lin"
     strong = held_out.difference + 2 * held_out.standard_error < 0 and held_out.rival <= WORTH * held_out.base
     if strong and (forecast is None or forecast.low > 0):
-        reason = f"On held-out samples a matched start misses by clearly less ({step})"
-        verdict = "use it"
+        verdict, reason = "use it", f"On held-out samples a matched start misses by clearly less ({step})"
     else:
-        reason = f"On held-out samples a matched start misses by less, but not by much ({step})"
-        verdict = "try it"
+        verdict, reason = "try it", f"On held-out samples a matched start misses by less, but not by much ({step})"
     if not against_flat.better:
         reason += "; a flat bank, blind to the targets, does as well here"
-    return verdict, reason + "."
+    return verdict, reason + ".", "tdi"
 
 
 def signed(value: float, digits: str) -> str:

@@ -31,6 +31,10 @@ ORDERS = {
 COLOURS = {"use it": "#0b5d3b", "try it": "#0b3c6f", "do not bother": "#5a5a5a"}
 SCALE = "0: the same spectrum; 2: nothing in common"
 WIDTH = 100
+COMMANDS = {
+    "tdi": "tdi init DATA -o init.safetensors",
+    "flat": "tdi init DATA --method flat -o init.safetensors",
+}
 SIZE = (4.8, 3.1)  # inches: the letters stay readable on a phone
 
 
@@ -46,8 +50,8 @@ def text_report(found: Diagnosis, understood: str) -> str:
     fold = functools.partial(textwrap.fill, width=WIDTH, subsequent_indent=" " * 12, break_long_words=False)
     lines = [found.verdict.upper(), textwrap.fill(found.reason, WIDTH), ""]
     lines += [fold(f"{name:<12}{text}") for name, text in facts(found, understood)]
-    if found.verdict != "do not bother":
-        lines += ["", "next: tdi init DATA -o init.safetensors"]
+    if found.start in COMMANDS:
+        lines += ["", f"next: {COMMANDS[found.start]}"]
     return "\n".join(lines)
 
 
@@ -163,12 +167,12 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
         p=f"{found.structure.p_value:.2g}",
         rows=rows,
         figures=figures,
-        next=NEXT if found.verdict != "do not bother" else "",
+        next=NEXT.format(command=COMMANDS[found.start]) if found.start in COMMANDS else "",
         version=say(version),
     )
 
 
-NEXT = "<p>Next: <code>tdi init DATA -o init.safetensors</code> writes the matched parameters.</p>"
+NEXT = "<p>Next: <code>{command}</code> writes the parameters.</p>"
 TEMPLATE = """<!doctype html>
 <html lang="en">
 <head>
@@ -214,7 +218,8 @@ targets depend on. Nothing was trained: the layer is as it starts, and a linear 
 samples and tested on the other. A deep model may make more or less of its start than that.</p>
 <p>“Do not bother”: no structure beyond chance (p above 0.05), or held-out samples or theory that see no gain. “Use it”:
 the matched start misses by less, by more than two standard errors and a tenth, and theory, where it applies, agrees.
-“Try it”: in between. Samples are taken to be independent; for overlapping windows of one recording p is too small.</p>
+“Try it”: in between, or the flat bank alone is better than the default. Samples are taken to be independent; for
+overlapping windows of one recording p is too small.</p>
 {next}
 </main>
 <footer><p>Written by tdi {version}. This page is complete in itself and loads nothing.</p></footer>

@@ -70,7 +70,7 @@ def test_the_text_begins_with_the_verdict(tones, noise: Path) -> None:
     good, bad = run("diagnose", tones[0], "--rate", 100, *SMALL), run("diagnose", noise, *SMALL)
     assert good.exit_code == bad.exit_code == 0
     assert good.stdout.startswith("USE IT\nOn held-out samples a matched start misses by clearly less (−")
-    assert re.search(r"band +2\.\d\d to 2\.\d\d rad/sample \(\d\d\.?\d? to \d\d\.?\d? Hz\)", good.stdout)
+    assert re.search(r"\nband +2\.\d\d to 2\.\d\d rad/sample \(\d\d\.\d+ to \d\d\.\d+ Hz\)", good.stdout)
     assert f"next: tdi init {tones[0]} -o init.safetensors" in good.stdout
     assert bad.stdout.startswith("DO NOT BOTHER\nIn 60 samples the targets cannot be told from shuffled ones")
     assert "next:" not in bad.stdout and "\nband" not in bad.stdout

@@ -164,15 +164,16 @@ def comparison(difference: float, error: float = 0.02, base: float = 0.5) -> Com
 )
 def test_the_rule(p_value: float, held_out: Comparison, forecast: Forecast | None, verdict: str) -> None:
     structure = Structure(-1.3, -1.4, p_value, 199)
-    for against, flat, blind in ((-0.2, 0.0, False), (0.0, 0.0, True), (0.1, -0.1, True)):
-        found, reason = recommend(
+    for against, flat in ((-0.2, 0.0), (0.0, 0.0), (0.1, -0.03), (0.1, -0.1)):
+        found, reason, start = recommend(
             structure, {"lin": 1.0}, held_out, comparison(against), comparison(flat), forecast, 100
         )
-        assert found == verdict and reason.endswith(".")
-        if verdict != "do not bother":
-            assert ("blind to the targets, does as well here" in reason) == blind
-        elif p_value <= 0.05 and not held_out.better:
-            assert ("tdi init --method flat" in reason) == (flat < 0)
+        instead = p_value <= 0.05 and not held_out.better and flat == -0.1  # the flat bank alone, by five errors
+        assert found == ("try it" if instead else verdict) and reason.endswith(".")
+        assert start == ("flat" if instead else "lin" if verdict == "do not bother" else "tdi")
+        assert ("is better (−0.1 ± 0.02)" in reason) == instead
+        if start == "tdi":
+            assert ("blind to the targets, does as well here" in reason) == (against >= 0)
 
 
 @pytest.mark.parametrize(
