@@ -5,30 +5,39 @@ small slice. Running it again runs only what is missing.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
-import functools
 import importlib.metadata
 import json
-import multiprocessing
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from tdi_lib import _checks, datasets
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import estimate_task_spectrum
+from tdi_lib.store import Store
+from tdi_lib.sweep import SweepReport, sweep
 from tdi_lib.training import evaluate, fit
 
-__all__ = ["INITS", "STUDIES", "Trial", "find_trial", "provenance", "read_study", "record_study", "run_trial"]
+__all__ = [
+    "INITS",
+    "STUDIES",
+    "Trial",
+    "find_trial",
+    "provenance",
+    "read_study",
+    "record_study",
+    "run_config",
+    "run_trial",
+]
 
 INITS = ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")
 """What a trial can start from: named initialisations, the ``flat`` bank, ours (``tdi``), the paper's (``cross``)."""
@@ -165,31 +174,42 @@ def provenance() -> dict[str, str]:
     }
 
 
-def record_study(trials: Iterable[Trial], path: str | Path, *, workers: int = 2) -> pd.DataFrame:
-    """Run the trials that ``path`` (Parquet) does not hold yet, each on one thread, and add their rows.
+def record_study(
+    trials: Iterable[Trial],
+    path: str | Path,
+    *,
+    folder: str | Path | None = None,
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    progress: bool = True,
+) -> SweepReport:
+    """Run the trials that ``path`` (Parquet) does not hold yet, and write it anew with their rows.
 
-    The file is replaced whole after every trial, so an interruption loses at most the trials in flight; run again to go
-    on. Rows carry :func:`provenance`. One process at a time may write a file.
+    The trials run as a :func:`~tdi_lib.sweep.sweep`; its records lie in ``folder`` until the end, so a study that was
+    interrupted, in whatever way, goes on where it was when it is started again. Rows carry :func:`provenance`.
+
+    Args:
+        trials: the study.
+        path: the recorded study; trials that it holds are not run again.
+        folder: of the sweep's store; ``_build/sweeps`` and the file's name if omitted.
+        scheduler, n_workers, progress: as for :func:`~tdi_lib.sweep.sweep`.
     """
     path = Path(path)
-    workers = _checks.positive_int("workers", workers)
-    table = read_study(path) if path.exists() else pd.DataFrame()
-    done = set() if table.empty else set(map(_trial_of, table.to_dict("records")))
-    missing = sorted(set(trials) - done)
-    # spawned, not forked: torch's threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    start = functools.partial(torch.set_num_threads, 1)
-    origin = {"provenance": json.dumps(provenance())}
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start) as pool,
-        tqdm(total=len(missing), unit="trial", desc=path.stem) as bar,
-    ):
-        for future in concurrent.futures.as_completed(pool.submit(run_trial, t) for t in missing):
-            row = pd.DataFrame([future.result() | origin])
-            table = pd.concat([table, row], ignore_index=True) if len(table) else row
-            _write(table, path)
-            bar.update()
-    return table
+    store = Store(Path("_build", "sweeps", path.stem) if folder is None else folder)
+    for row in read_study(path).to_dict("records") if path.exists() else []:
+        config = {name: row.pop(name) for name in _FIELDS}
+        if config not in store:
+            store.put(config, {str(name): value for name, value in row.items()})
+    configs = [dataclasses.asdict(trial) for trial in sorted(set(trials))]
+    report = sweep(run_config, configs, store.folder, scheduler=scheduler, n_workers=n_workers, progress=progress)
+    _write(pd.DataFrame(store.records()), path)
+    return report
+
+
+def run_config(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
+    row = run_trial(Trial(**config))
+    return {name: value for name, value in row.items() if name not in config} | {"provenance": json.dumps(provenance())}
 
 
 def read_study(path: str | Path) -> pd.DataFrame:
@@ -227,6 +247,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Record a study, or what is missing of it.")
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("file", type=Path, help="Parquet file, for example results/low_data.parquet")
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
+    parser.add_argument("--scheduler", help="address of a running Dask scheduler; a local cluster if omitted")
+    parser.add_argument("--workers", type=int, help="processes of the local cluster, one thread each")
     arguments = parser.parse_args()
-    record_study(STUDIES[arguments.study], arguments.file, workers=arguments.workers)
+    outcome = record_study(
+        STUDIES[arguments.study], arguments.file, scheduler=arguments.scheduler, n_workers=arguments.workers
+    )
+    for error in outcome.failed.values():
+        print(error, file=sys.stderr)
+    sys.exit(bool(outcome.failed))
