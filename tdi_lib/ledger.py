@@ -16,7 +16,7 @@ from html import escape
 from pathlib import Path
 from typing import Any, SupportsFloat, cast
 
-__all__ = ["MIME", "SYMBOLS", "Claim", "bundle", "claim", "compare", "glued", "read_claims"]
+__all__ = ["MIME", "SYMBOLS", "Claim", "bundle", "claim", "compare", "glued", "note", "read_claims"]
 
 MIME = "application/vnd.tdi.claim+json"
 SYMBOLS = {"holds": "✓", "fails": "✗", "not yet tested": "○"}
@@ -166,6 +166,27 @@ def claim(
     return made
 
 
+def note(name: str, value: SupportsFloat, digits: int = 2) -> None:
+    """Glue a number for use in prose, rounded so that it comes out the same on every machine.
+
+    Args:
+        name: The key of the glue.
+        value: A finite number.
+        digits: Decimals that survive another processor; 0 glues a whole number, and may be negative.
+
+    Raises:
+        TypeError, ValueError: Naming the argument.
+
+    Nothing is displayed, and outside IPython nothing is glued.
+    """
+    _text("name", name)
+    rounded = round(_number("value", value), digits) + 0.0  # no negative zero
+    if _in_ipython():
+        from myst_nb import glue
+
+        glue(name, rounded if digits > 0 else int(rounded), display=False)
+
+
 def read_claims(notebook_path: str | Path) -> list[Claim]:
     """The claims recorded in the outputs of a notebook file, in order.
 
@@ -246,9 +267,14 @@ def _near(was: object, now: object, tolerance: float) -> bool:
     return was == now
 
 
+def _in_ipython() -> bool:
+    """The library must import and run without IPython and the book's tools."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
 def _show(made: Claim) -> None:
-    # The library must import and run without IPython and the book's tools.
-    if (ipython := sys.modules.get("IPython")) is None or ipython.get_ipython() is None:
+    if not _in_ipython():
         return
     from IPython.display import display
     from myst_nb import glue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib.ledger import MIME, SYMBOLS, Claim, bundle, claim, compare, glued, read_claims
+from tdi_lib.ledger import MIME, SYMBOLS, Claim, bundle, claim, compare, glued, note, read_claims
 
 GOOD: dict[str, Any] = {
     "id": "C1.some-slug",
@@ -158,3 +159,25 @@ def test_the_ledger_needs_neither_ipython_nor_the_book() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "holds\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "glued_value"), [(0.126, 2, 0.13), (-0.001, 2, 0.0), (41.7, 0, 42), (41.7, -1, 40)]
+)
+def test_note_glues_rounded_plain_numbers(
+    monkeypatch: pytest.MonkeyPatch, value: float, digits: int, glued_value: float
+) -> None:
+    seen: dict[str, object] = {}
+    book = types.SimpleNamespace(glue=lambda name, number, display: seen.update({name: number}))
+    monkeypatch.setitem(sys.modules, "myst_nb", book)
+    note("outside", value, digits)
+    monkeypatch.setattr("tdi_lib.ledger._in_ipython", lambda: True)
+    note("inside", np.float64(value), digits)
+    assert list(seen) == ["inside"] and repr(seen["inside"]) == repr(glued_value)
+
+
+def test_note_refuses_what_is_no_number() -> None:
+    with pytest.raises(ValueError, match="^value: got nan"):
+        note("name", float("nan"))
+    with pytest.raises(TypeError, match="^name: got int"):
+        note(3, 1.0)  # type: ignore[arg-type]
