@@ -40,7 +40,7 @@ SCALES = {
 
 
 def task(red: bool, length: int = LENGTH) -> TaskSpectrum:
-    """Two bumps over an input that is white, or falls by more than five decades."""
+    """Two bumps over an input that is white, or falls by seven decades."""
     omega = np.linspace(0, np.pi, length // 2 + 1)
     input_power = (omega + 0.05) ** -4.0 if red else np.ones_like(omega)
     importance = np.exp(-(((omega - 0.8) / 0.2) ** 2) / 2) + 0.5 * np.exp(-(((omega - 2.3) / 0.2) ** 2) / 2)

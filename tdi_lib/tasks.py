@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from tdi_lib import _checks
 
-__all__ = ["TONES", "autocovariance", "band_functionals", "four_tones"]
+__all__ = ["TONES", "autocovariance", "band_functionals", "four_tones", "tone_noise_power"]
 
 TONES = (2.25, 2.35, 2.45, 2.55)
 """Frequencies of :func:`four_tones`, rad/sample: one per class, four bins apart at 256 steps."""
@@ -18,6 +18,9 @@ def autocovariance(beta: float, length: int) -> np.ndarray:
     r"""Lags 0 .. L-1 of an input with unit variance and power spectrum :math:`\propto (|\omega| + 0.2)^{-\beta}`.
 
     White for :math:`\beta = 0`, red for 1, very red for 2.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
 
     >>> autocovariance(0, 4).round(6) + 0.0
     array([1., 0., 0., 0.])
@@ -43,6 +46,9 @@ def band_functionals(
         count: how many.
         generator: source of the phases.
         width: b, rad/sample.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for an odd length too.
 
     >>> r = autocovariance(1, 64)
     >>> w = band_functionals(1.2, r, 2, generator=np.random.default_rng(0))
@@ -78,6 +84,9 @@ def four_tones(
     Returns:
         sequences (P, L), labels (P,).
 
+    Raises:
+        TypeError, ValueError: naming the argument.
+
     >>> x, y = four_tones(8, amplitude=0.25, generator=np.random.default_rng(0))
     >>> x.shape, np.bincount(y)
     ((8, 256), array([2, 2, 2, 2]))
@@ -96,6 +105,11 @@ def four_tones(
 
 
 def tone_noise_power(omega: ArrayLike) -> np.ndarray:
-    r"""Power spectrum of the noise of :func:`four_tones`; its mean over [0, pi] is the variance, one."""
+    r"""Power spectrum of the noise of :func:`four_tones`; its mean over [0, pi] is the variance, one.
+
+    >>> omega = np.linspace(0, np.pi, 100_001)
+    >>> round(float(tone_noise_power(omega).mean()), 2)
+    1.0
+    """
     grid = 2 * np.pi * np.fft.rfftfreq(2**16)
     return 1 / (np.abs(omega) + 0.01) / np.mean(1 / (grid + 0.01))

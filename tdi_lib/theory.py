@@ -65,6 +65,9 @@ def layer_matrix(kernels: ArrayLike, length: int | None = None) -> np.ndarray:
             then followed by silence, and the read-out sees all M steps of the output.
         length: steps L of the input; the kernels' own if omitted.
 
+    Raises:
+        TypeError, ValueError: naming the argument, for a length beyond the kernels' too.
+
     >>> kernels = np.array([[1.0, 0.5, 0.25]])
     >>> u = np.array([[1.0, 2.0, 3.0]])
     >>> np.isclose(u @ layer_matrix(kernels) @ u.T, ssm_kernel(kernels, u)).item()

@@ -1,3 +1,5 @@
+"""Tasks of known truth: their law is the one that is stated."""
+
 import math
 
 import numpy as np
