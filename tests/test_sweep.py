@@ -1,6 +1,9 @@
 """The store and the sweep, with real processes that are really killed."""
 
+import contextlib
+import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -10,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+import dask
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +22,6 @@ from hypothesis import strategies as st
 from tdi_lib.store import Store, config_key
 from tdi_lib.sweep import sweep
 
-HERE = Path(__file__).parent
 JSON = st.recursive(
     st.none()
     | st.booleans()
@@ -87,16 +91,71 @@ def test_four_writers_never_do_one_thing_twice(tmp_path: Path) -> None:
 def test_a_sweep_runs_what_is_missing_and_records_what_fails(tmp_path: Path) -> None:
     log = str(tmp_path / "log")
     configs = [{"n": n, "log": log} for n in (3, -1, 4, 3)]
-    first = sweep(square, configs, tmp_path / "store", n_workers=2, progress=False)
+    first = sweep(square, configs, tmp_path / "store", n_workers=0, progress=False)
     assert (first.done, first.already, list(first.failed)) == (2, 0, [config_key(configs[1])])
     assert "ArithmeticError: no root of -1" in first.failed[config_key(configs[1])]
     failed = Store(tmp_path / "store" / "failed").get(configs[1])
     assert failed["n"] == -1 and "in square" in failed["error"]
-    again = sweep(square, configs, tmp_path / "store", n_workers=1, progress=False)
+    again = sweep(square, configs, tmp_path / "store", n_workers=0, progress=False)
     assert (again.done, again.already, len(again.failed)) == (0, 2, 1)
     assert sorted(map(int, Path(log).read_text().split())) == [-1, -1, 3, 4]
     assert {r["square"] for r in Store(tmp_path / "store").records()} == {9, 16}
-    assert all(r["pid"] != os.getpid() for r in Store(tmp_path / "store").records())
+
+
+def test_a_result_that_is_no_record_fails_alone(tmp_path: Path) -> None:
+    report = sweep(lambda c: {"x": c["x"]} if c["n"] else {"y": math.nan}, [{"n": 0}], tmp_path, n_workers=0)
+    assert "finite" in next(iter(report.failed.values()))
+    report = sweep(lambda c: 3 if c["n"] else {"y": 1}, [{"n": 1}, {"n": 0}], tmp_path, n_workers=0)
+    assert report.done == 1 and "TypeError: result must be a mapping, got int" in next(iter(report.failed.values()))
+
+
+def roots(configs: list[dict]) -> list:
+    """A batch of trials; negative numbers fail one by one, a batch with zero as a whole."""
+    if any(c["n"] == 0 for c in configs):
+        raise ZeroDivisionError("nothing")
+    return [{"root": c["n"] ** 0.5, "of": len(configs)} if c["n"] > 0 else ArithmeticError("none") for c in configs]
+
+
+def test_batches_are_recorded_one_by_one(tmp_path: Path) -> None:
+    configs = [{"n": n} for n in (4, 9, -1, 0, 16)]
+    pairs = lambda cs: [cs[i : i + 2] for i in range(0, len(cs), 2)]  # noqa: E731
+    with Store(tmp_path).claim({"n": 16}):  # by somebody else
+        report = sweep(roots, configs, tmp_path, batch=pairs, n_workers=0, progress=False)
+    assert (report.done, report.already) == (2, 1)
+    assert set(report.failed) == {config_key({"n": -1}), config_key({"n": 0})}
+    assert Store(tmp_path).get({"n": 9}) == {"n": 9, "root": 3.0, "of": 2}
+    report = sweep(roots, configs, tmp_path, batch=pairs, n_workers=0, progress=False)
+    assert (report.done, report.already, len(report.failed)) == (1, 2, 2)  # 16 came with no -1 and no 0
+    with pytest.raises(ValueError, match="batch must return every one of the 2 configurations once"):
+        sweep(roots, configs, tmp_path, batch=lambda cs: [cs[:1]], n_workers=0)
+
+
+def deadly(config: dict) -> dict:
+    """A trial that takes its worker along: once, or always."""
+    if config["n"] == 2 and not Path(config["mark"]).exists():
+        Path(config["mark"]).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if config["n"] == 13:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"square": config["n"] ** 2}
+
+
+def test_a_local_cluster_with_a_worker_killed_records_what_a_serial_run_does(tmp_path: Path) -> None:
+    configs = [{"n": n, "mark": str(tmp_path / "mark")} for n in range(8)]
+    report = sweep(deadly, configs, tmp_path / "parallel", n_workers=2, progress=False)
+    assert (tmp_path / "mark").exists()  # it did die, and no longer does
+    assert report.done + report.already == 8 and not report.failed
+    sweep(deadly, configs, tmp_path / "serial", n_workers=0, progress=False)
+    files = [{p.name: p.read_bytes() for p in (tmp_path / f).glob("*.json")} for f in ("serial", "parallel")]
+    assert files[0] == files[1] and len(files[0]) == 8
+
+
+def test_what_kills_every_worker_is_noted_and_the_rest_is_done(tmp_path: Path) -> None:
+    configs = [{"n": n, "mark": str(tmp_path)} for n in (13, 3, 4, 5)]
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}):  # not 3: workers take long to start
+        report = sweep(deadly, configs, tmp_path / "store", n_workers=2, progress=False)
+    assert report.done + report.already == 3 and list(report.failed) == [config_key(configs[0])]
+    assert "KilledWorker" in report.failed[config_key(configs[0])]
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
@@ -104,68 +163,76 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
         sweep(3, [], tmp_path)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="n_workers must be left out with a scheduler"):
         sweep(square, [], tmp_path, scheduler="tcp://localhost:1", n_workers=2)
+    with pytest.raises(ValueError, match="n_workers must be an integer of at least 0, got -1"):
+        sweep(square, [], tmp_path, n_workers=-1)
 
 
+# The trial lies in the script itself, so that a worker which starts again need not import the test's own libraries.
 DRIVER = """
-import sys, json
-sys.path.insert(0, {here!r})
-from test_sweep import square
+import json, os, sys, time
 from tdi_lib.sweep import sweep
+
+def trial(config):
+    def note(what):
+        with open({log!r}, "a") as log:  # one short write: lines of several processes do not mix
+            log.write(json.dumps([what, config["n"], os.getpid(), time.monotonic()]) + chr(10))
+    note("start")
+    time.sleep(0.1)
+    note("end")
+    return {{"square": config["n"] ** 2, "history": [[config["n"], 0.1]] * 500}}
+
 if __name__ == "__main__":
-    configs = [{{"n": n, "log": {log!r}, "seconds": 0.15}} for n in range({count})]
-    report = sweep(square, configs, {folder!r}, n_workers=2, progress=False)
+    report = sweep(trial, [{{"n": n}} for n in range({count})], {folder!r}, n_workers=2, progress=False)
     print(json.dumps([report.done, report.already, sorted(report.failed)]))
 """
 
 
-def _children(pid: int) -> list[int]:
-    """Processes below ``pid``."""
-    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    parents = [tuple(map(int, line.split())) for line in table.splitlines()]
-    below, grown = {pid}, True
-    while grown:
-        more = {child for child, parent in parents if parent in below} - below
-        grown, below = bool(more), below | more
-    return sorted(below - {pid})
+def _workers(driver: int) -> list[psutil.Process]:
+    """Worker processes of a driver."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [p for p in psutil.Process(driver).children() if "spawn_main" in " ".join(p.cmdline())]
+    return []
 
 
 def test_twenty_kills_lose_double_and_tear_nothing(tmp_path: Path) -> None:
     """Workers and drivers die by signal 9 at random moments; what is recorded equals a serial run."""
-    chance, count, log, folder = random.Random(0), 60, tmp_path / "log", tmp_path / "store"
+    count, log, folder = 50, tmp_path / "log", tmp_path / "store"
+    chance = random.Random(0)
+    victims = chance.sample(["driver"] * 3 + ["worker"] * 17, 20)
     script = tmp_path / "driver.py"
-    script.write_text(DRIVER.format(here=str(HERE), log=str(log), count=count, folder=str(folder)))
-    kills = {"driver": 0, "worker": 0}
-    deadline = time.monotonic() + 300
+    script.write_text(DRIVER.format(log=str(log), count=count, folder=str(folder)))
     finished = None
     while finished is None:
-        assert time.monotonic() < deadline, (kills, len(Store(folder).records()))
         driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        runs = log.read_text().count("\n") if log.exists() else 0
         while driver.poll() is None:
-            time.sleep(chance.uniform(0.05, 1.0))
-            if sum(kills.values()) >= 20 or not folder.exists():
-                continue
-            workers = _children(driver.pid)
-            if workers and chance.random() < 0.7:
-                kind, victim = "worker", chance.choice(workers)
-            else:
-                kind, victim = "driver", driver.pid
-            try:
-                os.kill(victim, signal.SIGKILL)
-                kills[kind] += 1
-            except ProcessLookupError:
-                pass
+            time.sleep(chance.uniform(0.0, 0.4))
+            started = log.exists() and log.read_text().count("\n") > runs  # this driver's first trial
+            workers = _workers(driver.pid)
+            if victims and started and workers:
+                kind = victims.pop()
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    (driver if kind == "driver" else chance.choice(workers)).kill()
         output = driver.communicate()[0]
         if driver.returncode == 0:
-            done, already, failed = json.loads(output.splitlines()[-1])
+            done, already, failed = json.loads(output)
             if not failed:
                 finished = done + already
-    assert sum(kills.values()) >= 20 and min(kills.values()) > 0 and finished == count
-    time.sleep(1.0)  # orphans of killed drivers notice that they are alone
-    records = {r["n"]: r for r in Store(folder).records()}
-    assert (
-        sorted(records) == list(range(count)) == sorted(json.loads(p.read_text())["n"] for p in folder.glob("*.json"))
-    )
-    assert all(r["square"] == n**2 and r["history"] == [[n, 0.1]] for n, r in records.items())
+    assert not victims and finished == count  # all twenty fell before the end
     store = Store(folder)
+    names = sorted(p.name for p in folder.glob("*.json"))
+    assert names == sorted(f"{config_key({'n': n})}.json" for n in range(count))
+    assert sorted(store.records(), key=lambda r: r["n"]) == [
+        {"n": n, "square": n**2, "history": [[n, 0.1]] * 500} for n in range(count)
+    ]
+    # nothing was run by two at once, and nothing again but for what a kill cost
+    notes = [json.loads(line) for line in log.read_text().splitlines()]
+    spans: dict[int, list[tuple[float, float]]] = {n: [] for n in range(count)}
+    for what, n, pid, end in notes:
+        if what == "end":
+            begin = max(t for w, m, p, t in notes if (w, m, p) == ("start", n, pid) and t <= end)
+            spans[n].append((begin, end))
+    assert all(first[1] <= second[0] for s in map(sorted, spans.values()) for first, second in itertools.pairwise(s))
+    assert count <= sum(map(len, spans.values())) <= count + 20
     store.tidy()
     assert all(path.suffix == ".json" or path.is_dir() for path in folder.iterdir())
