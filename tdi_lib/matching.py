@@ -5,6 +5,7 @@ power spectrum of the channels' outputs on the task's input. Matching every chan
 all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from tdi_lib import _checks
+from tdi_lib.gain import Comparison, compare_starts
 from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM
@@ -49,6 +51,7 @@ class MatchReport:
         solver: ``nnls`` or ``adam``.
         changed: names of the parameters that were set.
         spectrum: the task spectrum that was matched.
+        guard: what the samples said about the match, where :func:`tdi_init_` was told to ask them.
     """
 
     loss_before: float
@@ -57,6 +60,7 @@ class MatchReport:
     solver: str
     changed: tuple[str, ...]
     spectrum: TaskSpectrum
+    guard: Comparison | None = None
 
 
 def layer_importance(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> np.ndarray:
@@ -94,6 +98,7 @@ def match_power_spectrum_(
     solver: str = "nnls",
     decay: float = 0.05,
     spread: float = 0.05,
+    crowding: float = 1.0,
     steps: int = 300,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
@@ -115,6 +120,9 @@ def match_power_spectrum_(
         solver: ``nnls`` or ``adam``.
         decay: decay rate of the placed poles per sample; their memory is ``1 / decay`` samples.
         spread: half-width of a channel's cluster of poles, rad/sample.
+        crowding: where the task is loud, channels may be many (1: all equally loud, their density follows ``w``) or
+            loud (0: at even distances, their powers follow ``w``); in between, density :math:`w^a` and power
+            :math:`w^{1-a}`. At 1/2 the loss is smallest; at 1 no channel is a quiet one.
         steps: gradient steps of ``adam``.
         generator: source of randomness for the draw; the global one if omitted.
 
@@ -136,13 +144,14 @@ def match_power_spectrum_(
     solver = _checks.choice("solver", solver, ("nnls", "adam"))
     decay = _checks.real_number("decay", decay, low=1e-6, high=10.0)
     spread = _checks.real_number("spread", spread, low=0.0, high=math.pi)
+    crowding = _checks.real_number("crowding", crowding, low=0.0, high=1.0)
     steps = _checks.positive_int("steps", steps)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
-        _place_(ssm, spectrum, decay, spread, generator)
+        _place_(ssm, spectrum, decay, spread, crowding, generator)
         changed = PLACED
     else:
         _descend_(ssm, spectrum, steps)
@@ -159,6 +168,7 @@ def tdi_init_(
     layers: str = "first",
     method: str = "auto",
     solver: str = "nnls",
+    guard: bool = False,
     generator: torch.Generator | None = None,
     **estimate: Any,
 ) -> MatchReport:
@@ -171,10 +181,15 @@ def tdi_init_(
         layers: ``first``, or ``all`` to give every layer the input's task spectrum.
         method, estimate: the estimator and its further arguments.
         solver: as for :func:`match_power_spectrum_`.
-        generator: source of randomness; the global one if omitted.
+        guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
+            them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
+            it is. It costs two more estimates and matches, and some of the gain where samples are few.
+        generator: source of randomness; the global one if omitted. A guarded start is, bit for bit, either the
+            unguarded one or none.
 
     Returns:
-        The report on the first layer, its ``seconds`` for everything and ``changed`` naming every parameter set.
+        The report on the first layer, its ``seconds`` for everything and ``changed`` naming every parameter set: none
+        if the guard said no.
 
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
     >>> x = np.random.default_rng(0).normal(size=(64, 32))
@@ -191,9 +206,45 @@ def tdi_init_(
             targets = dict(list(targets.items())[:1])
     start = time.perf_counter()
     spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
+    comparison = None
+    if guard:
+        if y is None:
+            raise ValueError("y must be given for a guard, got None")
+        comparison = _ask(next(iter(targets.values())), x, y, spectrum.method, solver, generator, estimate)
+        if not comparison.better:
+            loss = spectral_loss(next(iter(targets.values())), spectrum)
+            return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison)
     reports = [match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator) for ssm in targets.values()]
     changed = tuple(prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed)
-    return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed)
+    return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed, guard=comparison)
+
+
+def _ask(
+    ssm: DiagonalSSM,
+    x: ArrayLike,
+    y: ArrayLike,
+    method: str,
+    solver: str,
+    generator: torch.Generator | None,
+    estimate: dict[str, Any],
+) -> Comparison:
+    """Whether half of the samples find a match that the other half likes better than the layer as it is."""
+    state = torch.get_rng_state() if generator is None else generator.get_state()
+
+    def matched(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
+        trial = copy.deepcopy(ssm)
+        draw = torch.Generator()  # the guard leaves no trace in the caller's generator
+        draw.set_state(state)
+        half = estimate_task_spectrum(x_half, y_half, method=method, **estimate)
+        match_power_spectrum_(trial, half, solver=solver, generator=draw)
+        return trial.kernel(length).detach().cpu().numpy()
+
+    def as_it_is(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
+        return ssm.kernel(length).detach().cpu().numpy()
+
+    length = np.shape(x)[1]
+    order = {"discriminative": "second", "evidence": "first"}.get(method, "auto")
+    return compare_starts(as_it_is, matched, x, y, order=order)
 
 
 def flat_init_(
@@ -338,6 +389,7 @@ def _place_(
     spectrum: TaskSpectrum,
     decay: float,
     spread: float,
+    crowding: float,
     generator: torch.Generator | None,
 ) -> None:
     grid = _dft_grid(spectrum.omega.size)
@@ -354,13 +406,17 @@ def _place_(
     atoms = np.abs(_dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
     mixture, _ = scipy.optimize.nnls(atoms.T, importance)
 
-    cumulative = np.concatenate([[0.0], np.cumsum(mixture)]) / mixture.sum()
+    density = mixture**crowding
+    cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     edges = np.linspace(0, math.pi, N_CENTRES + 1)
     chosen = np.interp((np.arange(n_channels) + 0.5) / n_channels, cumulative, edges)  # (H)
 
     draw = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
     poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
     residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
+    if crowding < 1:  # a layer of unit output power, on average
+        power = np.interp(chosen, centres, mixture) ** (1 - crowding)
+        residues *= np.sqrt(power / power.mean())[:, None]
     ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
 
 

@@ -153,9 +153,9 @@ def estimate_task_spectrum(
     smoothing = _checks.positive_int("smoothing", smoothing)
     if floor is not None:
         floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
-    inputs = _inputs(x)  # (P L D)
+    inputs = check_inputs(x)  # (P L D)
     if y is not None:
-        target = _targets(y, len(inputs))  # (P K)
+        target = standardise_targets(y, len(inputs))  # (P K)
     elif method not in UNSUPERVISED:
         raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
     if method == "auto":
@@ -333,8 +333,8 @@ def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
-    inputs = _inputs(x)
-    target = _targets(y, len(inputs))
+    inputs = check_inputs(x)
+    target = standardise_targets(y, len(inputs))
     if len(inputs) > ENOUGH:
         inputs, target = _fewer(inputs, target, ENOUGH)
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
@@ -366,7 +366,7 @@ def _evidence(gram: np.ndarray, target: np.ndarray) -> float:
     return best
 
 
-def _inputs(x: ArrayLike) -> np.ndarray:
+def check_inputs(x: ArrayLike) -> np.ndarray:
     """Check and bring to inputs (P, L, D)."""
     inputs = _checks.real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)")
     inputs = inputs.reshape(*inputs.shape[:2], -1)
@@ -386,7 +386,7 @@ def _inputs(x: ArrayLike) -> np.ndarray:
     return inputs
 
 
-def _targets(y: ArrayLike, n_samples: int) -> np.ndarray:
+def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
     """Standardised targets (P, K); class labels become one column per class."""
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()

@@ -60,6 +60,20 @@ def test_placed_layer_has_the_spectrum(centre: float, input_power: np.ndarray | 
     assert (ssm.log_poles.real < 0).all()
 
 
+@pytest.mark.parametrize("input_power", [None, RED], ids=["white", "red"])
+def test_loudness_carries_what_numbers_cannot(input_power: np.ndarray | None) -> None:
+    target, losses, powers = spectrum(band(0.9) + 0.5 * band(2.2), input_power), {}, {}
+    for crowding in (1.0, 0.5, 0.0):
+        ssm = DiagonalSSM(128, 64, generator=seeded())
+        losses[crowding] = match_power_spectrum_(ssm, target, crowding=crowding, generator=seeded()).loss_after
+        with torch.no_grad():
+            response = ssm.frequency_response(torch.as_tensor(OMEGA, dtype=torch.float32)).abs().numpy() ** 2
+        powers[crowding] = (response * target.input_power).mean(axis=1)
+        assert np.isclose(powers[crowding].mean(), 1, rtol=1e-3)
+    assert losses[0.5] < losses[1.0] / (10 if input_power is None else 1)
+    assert np.ptp(powers[1.0]) < 1e-3 < powers[0.5].std() < powers[0.0].std()
+
+
 def test_importance_is_the_power_spectrum_of_simulated_outputs() -> None:
     """Independent path: filter coloured noise by the layer, take Welch's spectrum of what comes out."""
     s_u = (OMEGA + 0.3) ** -2.0

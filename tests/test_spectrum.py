@@ -16,9 +16,9 @@ from tdi_lib.spectrum import (
     METHODS,
     _empirical_bayes,
     _f_statistic,
-    _targets,
     estimate_task_spectrum,
     order_evidence,
+    standardise_targets,
 )
 from tdi_lib.ssm import DiagonalSSM
 
@@ -238,7 +238,7 @@ def test_evidence_finds_the_most_probable_spectrum(n_samples: int, monkeypatch: 
     rng = np.random.default_rng(12)
     inputs = np.cumsum(rng.normal(size=(n_samples, 16, 1)), axis=1)
     y = inputs[:, :, 0] @ np.cos(1.2 * np.arange(16)) + 2 * rng.normal(size=n_samples)
-    target = _targets(y, n_samples)
+    target = standardise_targets(y, n_samples)
     log_s_u = -2 * np.log(np.linspace(0, np.pi, 9) + 0.3)
     log_s_u -= log_s_u.mean()
     monkeypatch.setattr(tdi_lib.spectrum, "SMOOTHNESS", (0.5,))
@@ -336,7 +336,7 @@ def test_f_statistic_is_scipys_anova(seed: int, n_classes: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.arange(40) % n_classes
     feature = rng.normal(size=(40, 3)) + labels[:, None] * rng.random()
-    ours, null = _f_statistic(feature, _targets(labels, 40))
+    ours, null = _f_statistic(feature, standardise_targets(labels, 40))
     theirs = scipy.stats.f_oneway(*(feature[labels == c] for c in range(n_classes))).statistic
     assert np.allclose(ours, theirs)
     assert np.isclose(null, scipy.stats.f(n_classes - 1, 40 - n_classes).mean())
@@ -346,7 +346,7 @@ def test_f_statistic_of_a_real_target_is_the_regressions() -> None:
     rng = np.random.default_rng(6)
     y = rng.normal(size=50)
     feature = 0.5 * y + rng.normal(size=50)
-    ours, _ = _f_statistic(feature[:, None], _targets(y, 50))
+    ours, _ = _f_statistic(feature[:, None], standardise_targets(y, 50))
     r = scipy.stats.pearsonr(feature, y).statistic
     assert np.isclose(ours[0], r**2 / (1 - r**2) * 48)
 

@@ -1,0 +1,164 @@
+r"""What will a matched start bring? Two answers before anything is trained.
+
+:func:`forecast_gain` asks the theory, in the world that the estimated spectrum describes. :func:`compare_starts` asks
+the samples: a linear read-out of the *untrained* layer is fitted on one half and tested on the other. Both look at a
+single layer; what a deep model makes of its start is another question.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+import scipy.signal
+from numpy.typing import ArrayLike
+
+from tdi_lib import _checks
+from tdi_lib.regression import RIDGES, evidence_curve, feature_root, ridge_path
+from tdi_lib.spectrum import TaskSpectrum, check_inputs, order_evidence, standardise_targets
+from tdi_lib.theory import layer_matrix
+
+__all__ = ["Comparison", "compare_starts", "forecast_gain"]
+
+ORDERS = ("auto", "first", "second")
+MIN_SAMPLES = 8
+Layer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two starts on held-out samples.
+
+    Attributes:
+        base: mean squared miss of the first start, relative to the targets' variance.
+        rival: the same of the second.
+        difference: rival less base.
+        standard_error: of the difference.
+        order: ``first`` or ``second``: the read-out that was asked.
+    """
+
+    base: float
+    rival: float
+    difference: float
+    standard_error: float
+    order: str
+
+    @property
+    def better(self) -> bool:
+        """Whether the rival misses by less, and by more than one standard error less."""
+        return self.difference + self.standard_error < 0
+
+
+def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> Comparison:
+    r"""Ask the samples which of two layers is the better start: each half tests what was fitted on the other.
+
+    The read-out is ridge regression, its ridge by evidence, for real targets and for one column per class alike. For
+    a task of first order it sees the layer's whole output, for one of second order the logarithm of each channel's
+    mean output power.
+
+    Args:
+        base, rival: functions of a training half, ``layer(x, y)``, that return impulse responses (H, L). A start that
+            looks at the data must look at what it is given and at nothing else.
+        x, y: samples as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`, at least 8. They are split alternately
+            in the order of their targets, so that every class and every value keeps its share.
+        order: ``first``, ``second``, or ``auto``: the one of larger evidence
+            (:func:`~tdi_lib.spectrum.order_evidence`).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 32))
+    >>> y = x @ np.cos(2.0 * np.arange(32))
+    >>> slow = lambda x, y: np.exp(-0.1 * np.arange(32))[None]
+    >>> tuned = lambda x, y: (np.exp(-0.1 * np.arange(32)) * np.cos(2.0 * np.arange(32)))[None]
+    >>> compare_starts(slow, tuned, x, y).better, compare_starts(tuned, slow, x, y).better
+    (True, False)
+    """
+    order = _checks.choice("order", order, ORDERS)
+    inputs = check_inputs(x)  # (P L D)
+    if len(inputs) < MIN_SAMPLES:
+        raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences to be split, got {len(inputs)}")
+    target = standardise_targets(y, len(inputs))  # (P K)
+    if order == "auto":
+        first, second = order_evidence(inputs, y)
+        order = "first" if first >= second else "second"
+    labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    halves = np.zeros(len(inputs), bool)
+    halves[np.lexsort(target.T)[::2]] = True
+    misses = np.zeros((2, len(inputs)))
+    for fit in (halves, ~halves):
+        for row, layer in zip(misses, (base, rival), strict=True):
+            kernels = np.asarray(layer(inputs[fit], labels[fit]), dtype=np.float64)
+            if order == "first":
+                root = feature_root(layer_matrix(kernels))
+                features = np.einsum("pld,lm->pdm", inputs, root).reshape(len(inputs), -1)
+            else:
+                features = _log_powers(kernels, inputs)
+            features = features - features[fit].mean(axis=0)
+            mean = target[fit].mean(axis=0)
+            path = ridge_path(features[fit], target[fit] - mean)
+            row[~fit] = ((features[~fit] @ path.weights[path.best] + mean - target[~fit]) ** 2).mean(axis=1)
+    difference = misses[1] - misses[0]
+    standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    base_miss, rival_miss = map(float, misses.mean(axis=1))
+    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, order)
+
+
+def forecast_gain(
+    kernels: ArrayLike, matched: ArrayLike, spectrum: TaskSpectrum, n_samples: int, noise: float
+) -> float:
+    r"""Forecast of the gain, :math:`\log(E_g / E_g^\mathrm{matched})`, by theory from an estimated spectrum.
+
+    In the world of the estimate the input is stationary with power :math:`S_u` and the target a functional drawn with
+    power :math:`|H|^2`. Both layers' errors follow from the learning curve
+    (:func:`~tdi_lib.regression.evidence_curve`). It says how much there is to gain *if the estimate is right*; to see
+    that it is wrong takes samples that it has not seen (:func:`compare_starts`). For tasks of first order.
+
+    Args:
+        kernels: impulse responses (H, L) of the layer as it is.
+        matched: those of the rival (H, L).
+        spectrum: the task's.
+        n_samples: P.
+        noise: variance of the label noise, relative to the clean target's.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> bump = np.exp(-(((omega - 2.0) / 0.2) ** 2))
+    >>> spectrum = TaskSpectrum(omega, bump, np.ones(33), "evidence", 64)
+    >>> t = np.arange(64)
+    >>> slow, tuned = np.exp(-0.1 * t), np.exp(-0.1 * t) * np.cos(2.0 * t)
+    >>> forecast_gain(slow, tuned, spectrum, 64, 0.1) > 0
+    True
+    """
+    _checks.module("spectrum", spectrum, TaskSpectrum)
+    rows = [np.atleast_2d(_checks.real_array(n, k, ndim=(1, 2), what="(H, L)")) for n, k in
+            (("kernels", kernels), ("matched", matched))]  # fmt: skip
+    length = rows[0].shape[1]
+    if rows[1].shape[1] != length:
+        raise ValueError(f"matched must have the kernels' length {length}, got shape {rows[1].shape}")
+    grid = 2 * np.pi * np.arange(length // 2 + 1) / length
+    law = {}
+    for name in ("input_power", "power"):
+        resampled = np.interp(grid, spectrum.omega, getattr(spectrum, name))
+        law[name] = scipy.linalg.circulant(np.fft.irfft(resampled, n=length))
+    root = feature_root(law["input_power"])
+    errors = []
+    for each in rows:
+        axes, singular, _ = np.linalg.svd(root.T @ feature_root(layer_matrix(each)))
+        to_modes = (root @ axes).T
+        target = np.einsum("ij,jk,ik->i", to_modes, law["power"], to_modes)
+        eta = singular**2 / np.sum(singular**2)
+        errors.append(evidence_curve(eta, target / target.sum(), n_samples, noise=noise, ridges=RIDGES[::2]).error[0])
+    return float(np.log(errors[0] / errors[1]))
+
+
+def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Logarithm of each channel's mean output power on every input channel (P, H D), standardised."""
+    length = inputs.shape[1]
+    response = np.fft.rfft(kernels, n=2 * length)  # (H F)
+    spectra = np.fft.rfft(inputs - inputs.mean(axis=1, keepdims=True), n=2 * length, axis=1)  # (P F D)
+    weight = np.full(length + 1, 2.0)
+    weight[[0, -1]] = 1.0
+    power = np.einsum("hf,pfd->phd", weight * np.abs(response) ** 2, np.abs(spectra) ** 2)
+    logs = np.log(np.maximum(power, 1e-12 * power.max())).reshape(len(inputs), -1)
+    return (logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-12)
