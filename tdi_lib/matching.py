@@ -22,7 +22,7 @@ from torch import Tensor
 from tdi_lib import _checks
 from tdi_lib.gain import Comparison, compare_starts
 from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.spectrum import ENOUGH, TaskSpectrum, check_inputs, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM
 
 __all__ = [
@@ -178,7 +178,9 @@ def tdi_init_(
         model: a :class:`~tdi_lib.model.SequenceModel`, or a :class:`~tdi_lib.ssm.DiagonalSSM` itself.
         x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`; the methods ``flat`` and
             ``input`` read no target and take None.
-        layers: ``first``, or ``all`` to give every layer the input's task spectrum.
+        layers: ``first``; ``all`` to give every layer the input's task spectrum; the number of one layer, ``"1"`` being
+            the first; or ``each``: layer after layer, every later one the task spectrum of the activations that enter
+            it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
         solver: as for :func:`match_power_spectrum_`.
         guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
@@ -188,8 +190,8 @@ def tdi_init_(
             unguarded one or none.
 
     Returns:
-        The report on the first layer, its ``seconds`` for everything and ``changed`` naming every parameter set: none
-        if the guard said no.
+        The report on the first layer that was matched, its ``seconds`` for everything and ``changed`` naming every
+        parameter set: none if the guard said no.
 
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
     >>> x = np.random.default_rng(0).normal(size=(64, 32))
@@ -197,13 +199,14 @@ def tdi_init_(
     ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
     """
     _checks.module("model", model, (SequenceModel, DiagonalSSM))
-    layers = _checks.choice("layers", layers, ("first", "all"))
+    depth = 1 if isinstance(model, DiagonalSSM) else len(model.ssms)
+    numbers = [str(number + 1) for number in range(depth)]
+    _checks.choice("layers", layers, ("first", "all", "each", *numbers))
+    chosen = [0] if layers == "first" else [numbers.index(layers)] if layers in numbers else range(depth)
     if isinstance(model, DiagonalSSM):
         targets: dict[str, DiagonalSSM] = {"": model}
     else:
-        targets = {f"layers.{i}.ssm.": ssm for i, ssm in enumerate(model.ssms)}
-        if layers == "first":
-            targets = dict(list(targets.items())[:1])
+        targets = {f"layers.{i}.ssm.": model.ssms[i] for i in chosen}
     start = time.perf_counter()
     spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
     comparison = None
@@ -214,9 +217,38 @@ def tdi_init_(
         if not comparison.better:
             loss = spectral_loss(next(iter(targets.values())), spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison)
-    reports = [match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator) for ssm in targets.values()]
+    reports = []
+    for index, ssm in enumerate(targets.values()):
+        if layers == "each" and index > 0:
+            inputs, target = _entering(model, index, x, y)
+            wanted = estimate_task_spectrum(inputs, target, method=method, **estimate)
+        else:
+            wanted = spectrum
+        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, generator=generator))
     changed = tuple(prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed)
     return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed, guard=comparison)
+
+
+@torch.no_grad()
+def _entering(
+    model: SequenceModel, index: int, x: ArrayLike, y: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What enters a layer (P, L, H), for samples of evenly spaced targets, and those targets."""
+    inputs, target = check_inputs(x), None if y is None else np.asarray(y)
+    order = (
+        np.arange(len(inputs)) if target is None else np.argsort(target.reshape(len(target), -1)[:, 0], kind="stable")
+    )
+    keep = order[np.linspace(0, len(order) - 1, min(ENOUGH, len(order))).astype(int)]
+    parameter, was_training, seen = next(model.parameters()), model.training, []
+    hook = model.layers[index].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].cpu()))
+    try:
+        model.eval()
+        for part in torch.as_tensor(inputs[keep]).split(64):
+            model(part.to(parameter))
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return torch.cat(seen).double().numpy(), None if target is None else target[keep]
 
 
 def _ask(

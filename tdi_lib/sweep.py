@@ -12,6 +12,7 @@ import logging
 import os
 import time
 import traceback
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,9 +100,7 @@ def sweep(
     run = _Run(function, batch is not None, str(store.folder.resolve()))
     counts = {"done": 0, "already": len(unique) - len(missing)}
     failed: dict[str, str] = {}
-    with tqdm(
-        total=len(unique), initial=counts["already"], unit="trial", disable=not progress, smoothing=0.05
-    ) as bar:
+    with tqdm(total=len(unique), initial=counts["already"], unit="trial", disable=not progress, smoothing=0.05) as bar:
         outcomes = map(run, parts) if n_workers == 0 else _on_dask(run, parts, scheduler, n_workers)
         for key, outcome in itertools.chain.from_iterable(outcomes):
             failures.discard(missing[key])
@@ -171,7 +170,11 @@ def _on_dask(
     from distributed import as_completed  # slow to import, and only needed here
 
     with _client(scheduler, n_workers, len(parts)) as client:
-        futures = {client.submit(run, part, pure=False): part for part in parts}
+        # one group of keys: the scheduler then holds back what no worker is free for, see worker-saturation below
+        name = f"trials-{uuid.uuid4().hex}"
+        mapped = client.map(run, parts, key=[(name, index) for index in range(len(parts))], pure=False)
+        futures = dict(zip(mapped, parts, strict=True))
+        del mapped
         for future in as_completed(list(futures), loop=client.loop):
             part, error = futures.pop(future), future.exception()
             if error is None:
