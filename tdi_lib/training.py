@@ -269,7 +269,7 @@ def fit_many(
         raise ValueError("models must hold at least one model, got none")
     if any(module.p > 0 for model in models for module in model.modules() if isinstance(module, nn.Dropout)):
         raise ValueError("models must have no dropout to be trained at once, got a model with dropout")
-    if len({repr(model) + str([(k, v.shape, v.dtype) for k, v in model.state_dict().items()]) for model in models}) > 1:
+    if len({_architecture(model) for model in models}) > 1:
         raise ValueError("models must be of one architecture, got several")
     for name, count in (("data", len(data)), ("seeds", len(seeds))):
         if count != len(models):
@@ -318,6 +318,11 @@ def fit_many(
                 stack.keep(going)
     rest = (time.perf_counter() - start - sum(run.seconds for run in runs)) / len(runs)
     return [run.result(model, rest, lr, ssm_lr) for run, model in zip(runs, models, strict=True)]
+
+
+def _architecture(model: SequenceModel) -> tuple[Any, ...]:
+    shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()]
+    return (model.pooling, model.input_skip, *(ssm.discretisation for ssm in model.ssms), repr(model), *shapes)
 
 
 @dataclasses.dataclass
