@@ -16,6 +16,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,6 +152,17 @@ def test_a_local_cluster_with_workers_killed_records_what_a_serial_run_does(tmp_
     sweep(deadly, configs[:-1], tmp_path / "serial", n_workers=0, progress=False)
     files = [{p.name: p.read_bytes() for p in (tmp_path / f).glob("*.json")} for f in ("serial", "parallel")]
     assert files[0] == files[1] and len(files[0]) == 8
+
+
+def test_a_scheduler_that_runs_already_is_used_and_left_running(tmp_path: Path) -> None:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        configs = [{"n": n, "log": str(tmp_path / "log")} for n in range(5)]
+        for already in (0, 5):
+            report = sweep(square, configs, tmp_path / "s", scheduler=cluster.scheduler_address, progress=False)
+            assert (report.done, report.already, report.failed) == (5 - already, already, {})
+        pairs = sweep(roots, [{"n": 4}, {"n": 9}], tmp_path, batch=lambda c: [c], scheduler=cluster.scheduler_address)
+        assert pairs.done == 2 and Store(tmp_path).get({"n": 9}) == {"n": 9, "root": 3.0, "of": 2}
+        assert len(cluster.scheduler_info["workers"]) == 1
 
 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
