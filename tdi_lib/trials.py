@@ -227,7 +227,7 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
         generator=generator,
     )
     if bank:
-        init_seconds = tdi_init_(
+        report = tdi_init_(
             model,
             x,
             part.y,
@@ -235,8 +235,10 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
             method=BANKS[trial.init],
             guard=trial.init == "guarded",
             generator=generator,
-        ).seconds
-    task = estimate_task_spectrum(x, part.y)  # the yardstick of every init, whatever it started from
+        )
+        init_seconds = report.seconds
+    # the yardstick of every init, whatever it started from
+    task = report.spectrum if bank and BANKS[trial.init] == "auto" else estimate_task_spectrum(x, part.y)
     sets = (x, part.y, x_val, part.y_val)
     return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
 
