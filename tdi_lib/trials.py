@@ -39,7 +39,9 @@ from tdi_lib.training import FitResult, evaluate, fit, fit_many
 
 __all__ = [
     "INITS",
+    "RESPONSE",
     "STUDIES",
+    "TOGETHER",
     "Trial",
     "autocorrelation_steps",
     "find_trial",
@@ -79,7 +81,8 @@ class Trial:
         batch_size: samples per step.
         lr: learning rate of all but the poles.
         layers: which layers are matched, see :func:`~tdi_lib.matching.tdi_init_`; ``first`` unless ``init`` is a bank.
-        dt_min, dt_max: range of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only the ratio counts.
+        dt_min: least of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only ``dt_max / dt_min`` counts.
+        dt_max: largest of them.
     """
 
     dataset: str
