@@ -72,5 +72,6 @@ clean: ## remove what was built; .venv stays
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" uv # this pip resumes a broken download of data
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -c constraints.txt -e '.[train,book,test]'
+	# bytecode at once: where Python may not keep it, each of the many processes would compile torch anew
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[train,book,test]'
 	touch $@
