@@ -201,7 +201,7 @@ def _client(scheduler: str | None, n_workers: int | None, n_tasks: int) -> "Iter
             n_workers=max(1, min(n_workers or os.cpu_count() or 1, n_tasks)),
             threads_per_worker=1,
             memory_limit=0,  # a trial that needs more than its share must not be paused for it
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",  # None would be a fixed port, and a second sweep would complain
             silence_logs=logging.ERROR,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

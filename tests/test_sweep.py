@@ -155,7 +155,7 @@ def test_a_local_cluster_with_workers_killed_records_what_a_serial_run_does(tmp_
 
 
 def test_a_scheduler_that_runs_already_is_used_and_left_running(tmp_path: Path) -> None:
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         configs = [{"n": n, "log": str(tmp_path / "log")} for n in range(5)]
         for already in (0, 5):
             report = sweep(square, configs, tmp_path / "s", scheduler=cluster.scheduler_address, progress=False)
