@@ -13,10 +13,8 @@ import sys
 import time
 from pathlib import Path
 
-import dask
 import psutil
 import pytest
-from distributed import LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -143,6 +141,8 @@ def deadly(config: dict) -> dict:
 
 def test_a_local_cluster_with_workers_killed_records_what_a_serial_run_does(tmp_path: Path) -> None:
     """One configuration kills a worker once, another each that takes it: only the latter is left, and is noted."""
+    import dask  # here: every worker imports this file
+
     configs = [{"n": n, "mark": str(tmp_path / "mark")} for n in (*range(8), 13)]
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # not 3: workers take long to start
         report = sweep(deadly, configs, tmp_path / "parallel", n_workers=2, progress=False)
@@ -155,6 +155,8 @@ def test_a_local_cluster_with_workers_killed_records_what_a_serial_run_does(tmp_
 
 
 def test_a_scheduler_that_runs_already_is_used_and_left_running(tmp_path: Path) -> None:
+    from distributed import LocalCluster
+
     with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         configs = [{"n": n, "log": str(tmp_path / "log")} for n in range(5)]
         for already in (0, 5):
