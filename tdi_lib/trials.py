@@ -54,11 +54,19 @@ __all__ = [
     "run_trials",
 ]
 
-BANKS = {"flat": "flat", "tdi": "auto", "cross": "cross", "guarded": "auto"}
+BANKS: dict[str, dict[str, Any]] = {
+    "flat": {"method": "flat"},
+    "tdi": {},
+    "cross": {"method": "cross"},
+    "guarded": {"guard": True},
+    "half": {"share": 0.5},
+    "flat-half": {"method": "flat", "share": 0.5},
+}
 INITS = ("lin", "inv", "legs", "real", "dfout", "scaled", "acf", *BANKS)
 """What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3); ``acf``, S4D-Lin
 with steps from :func:`autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``, which is ours where
-the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``."""
+the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and ``flat-half``: every second
+channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
 
 RESPONSE = np.linspace(0, math.pi, 64)
 """Frequencies, rad/sample, at which a row holds the first layer's power response."""
@@ -235,13 +243,12 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
             x,
             part.y,
             layers=trial.layers,
-            method=BANKS[trial.init],
-            guard=trial.init == "guarded",
             generator=generator,
+            **BANKS[trial.init],
         )
         init_seconds = report.seconds
     # the yardstick of every init, whatever it started from
-    task = report.spectrum if bank and BANKS[trial.init] == "auto" else estimate_task_spectrum(x, part.y)
+    task = report.spectrum if bank and "method" not in BANKS[trial.init] else estimate_task_spectrum(x, part.y)
     sets = (x, part.y, x_val, part.y_val)
     return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
 
