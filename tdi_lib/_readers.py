@@ -395,9 +395,7 @@ def _wave(contents: bytes, where: str, rate: int) -> np.ndarray:
     except (wave.Error, EOFError, ValueError) as error:
         raise ValueError(f"{where} is not a recording: {error}") from error
     if form != (1, 2, rate):
-        raise ValueError(
-            f"{where} must be mono, 16 bits, {rate} Hz, got {form[0]} channels, {form[1]} bytes, {form[2]} Hz"
-        )
+        raise ValueError(f"{where} must have 1 channel, 2 bytes a sample, {rate} Hz, got {form}")
     return (samples / np.float32(32768))[:, None].astype(np.float32)
 
 

