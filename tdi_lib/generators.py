@@ -65,9 +65,7 @@ def listops(
         values.append(batch[1])
         found, tried = found + len(batch[1]), tried + _BATCH
         if tried >= 100 * _BATCH and found < tried * 1e-4:
-            raise ValueError(
-                f"min_length must be reached by some lists, got {min_length}: {found} of {tried} are long enough"
-            )
+            raise ValueError(f"min_length must be one that lists reach, got {min_length}: {found} of {tried} do")
     return np.concatenate(codes)[:n_samples], np.concatenate(values)[:n_samples]
 
 
@@ -174,7 +172,8 @@ def pathfinder(n_samples: int, *, generator: np.random.Generator, size: int = 32
     pictures = np.zeros((n_samples, size, size), np.float32)
     done = 0
     while done < n_samples:
-        longs, shorts = (part[: n_samples - done] for part in _paths(_BATCH, generator))
+        count = min(_BATCH, max(32, n_samples - done))
+        longs, shorts = (part[: n_samples - done] for part in _paths(count, generator))
         batch = slice(done, done + len(longs))
         _draw(pictures[batch], np.concatenate([_dashes(longs), _dashes(shorts)], axis=1), _PEN)
         _draw(pictures[batch], _dots(longs, labels[batch]), _DOT)
