@@ -21,6 +21,7 @@ from typing import IO, Any, NoReturn
 import numpy as np
 
 from tdi_lib.generators import LISTOPS_TOKENS, listops, pathfinder
+from tdi_lib.tasks import TONES, four_tones
 
 __all__ = [
     "Arrays",
@@ -34,6 +35,7 @@ __all__ = [
     "nested_lists",
     "prompts",
     "speech_commands",
+    "tones",
     "ucr",
     "ucr_pooled",
     "watch",
@@ -459,6 +461,15 @@ def _drawn(
 ) -> Arrays:
     (x, y), (x_test, y_test) = (make(n, np.random.default_rng(part)) for part, n in enumerate(sizes))
     return _arrays(x, y, x_test, y_test, classes)
+
+
+def tones(amplitude: float, train: int, test: int) -> Reader:
+    """Four tones in red noise."""
+
+    def make(n: int) -> tuple[np.ndarray, np.ndarray]:
+        return four_tones(n, amplitude=amplitude, generator=np.random.default_rng([n, 256]))
+
+    return lambda paths: _arrays(*make(train), *make(test), [f"{omega} rad/sample" for omega in TONES])
 
 
 def nested_lists(train: int, test: int) -> Reader:
