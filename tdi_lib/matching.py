@@ -99,6 +99,7 @@ def match_power_spectrum_(
     decay: float = 0.05,
     spread: float = 0.05,
     crowding: float = 1.0,
+    share: float = 1.0,
     steps: int = 300,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
@@ -123,6 +124,8 @@ def match_power_spectrum_(
         crowding: where the task is loud, channels may be many (1: all equally loud, their density follows ``w``) or
             loud (0: at even distances, their powers follow ``w``); in between, density :math:`w^a` and power
             :math:`w^{1-a}`. At 1/2 the loss is smallest; at 1 no channel is a quiet one.
+        share: part of the channels that ``nnls`` matches, spread evenly over the layer; the others stay as they are.
+            A half is a hedge: both starts are there, and training takes what it needs.
         steps: gradient steps of ``adam``.
         generator: source of randomness for the draw; the global one if omitted.
 
@@ -145,13 +148,18 @@ def match_power_spectrum_(
     decay = _checks.real_number("decay", decay, low=1e-6, high=10.0)
     spread = _checks.real_number("spread", spread, low=0.0, high=math.pi)
     crowding = _checks.real_number("crowding", crowding, low=0.0, high=1.0)
+    share = _checks.real_number("share", share, low=0.0, high=1.0)
+    if share * ssm.d_model < 1:
+        raise ValueError(f"share must leave one of {ssm.d_model} channels to match, got {share}")
+    if share < 1 and solver == "adam":
+        raise ValueError(f"share must be 1 with solver 'adam', got {share}")
     steps = _checks.positive_int("steps", steps)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
-        _place_(ssm, spectrum, decay, spread, crowding, generator)
+        _place_(ssm, spectrum, decay, spread, crowding, share, generator)
         changed = PLACED
     else:
         _descend_(ssm, spectrum, steps)
@@ -168,6 +176,7 @@ def tdi_init_(
     layers: str = "first",
     method: str = "auto",
     solver: str = "nnls",
+    share: float = 1.0,
     guard: bool = False,
     generator: torch.Generator | None = None,
     **estimate: Any,
@@ -182,7 +191,7 @@ def tdi_init_(
             the first; or ``each``: layer after layer, every later one the task spectrum of the activations that enter
             it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
-        solver: as for :func:`match_power_spectrum_`.
+        solver, share: as for :func:`match_power_spectrum_`.
         guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
@@ -213,7 +222,8 @@ def tdi_init_(
     if guard:
         if y is None:
             raise ValueError("y must be given for a guard, got None")
-        comparison = _ask(next(iter(targets.values())), x, y, spectrum.method, solver, generator, estimate)
+        options = {"solver": solver, "share": share}
+        comparison = _ask(next(iter(targets.values())), x, y, spectrum.method, options, generator, estimate)
         if not comparison.better:
             loss = spectral_loss(next(iter(targets.values())), spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison)
@@ -224,7 +234,7 @@ def tdi_init_(
             wanted = estimate_task_spectrum(inputs, target, method=method, **estimate)
         else:
             wanted = spectrum
-        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, generator=generator))
+        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, share=share, generator=generator))
     changed = tuple(prefix + name for prefix, r in zip(targets, reports, strict=True) for name in r.changed)
     return dataclasses.replace(reports[0], seconds=time.perf_counter() - start, changed=changed, guard=comparison)
 
@@ -256,7 +266,7 @@ def _ask(
     x: ArrayLike,
     y: ArrayLike,
     method: str,
-    solver: str,
+    options: dict[str, Any],
     generator: torch.Generator | None,
     estimate: dict[str, Any],
 ) -> Comparison:
@@ -268,7 +278,7 @@ def _ask(
         draw = torch.Generator()  # the guard leaves no trace in the caller's generator
         draw.set_state(state)
         half = estimate_task_spectrum(x_half, y_half, method=method, **estimate)
-        match_power_spectrum_(trial, half, solver=solver, generator=draw)
+        match_power_spectrum_(trial, half, **options, generator=draw)
         return trial.kernel(length).detach().cpu().numpy()
 
     def as_it_is(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
@@ -280,7 +290,12 @@ def _ask(
 
 
 def flat_init_(
-    model: SequenceModel, x: ArrayLike, *, layers: str = "first", generator: torch.Generator | None = None
+    model: SequenceModel,
+    x: ArrayLike,
+    *,
+    layers: str = "first",
+    share: float = 1.0,
+    generator: torch.Generator | None = None,
 ) -> MatchReport:
     """Start from the ``flat`` bank: narrow filters at even distances, each as loud as the others on the inputs ``x``.
 
@@ -291,7 +306,7 @@ def flat_init_(
     >>> flat_init_(model, np.random.default_rng(0).normal(size=(64, 32))).spectrum.method
     'flat'
     """
-    return tdi_init_(model, x, None, layers=layers, method="flat", generator=generator)
+    return tdi_init_(model, x, None, layers=layers, method="flat", share=share, generator=generator)
 
 
 def _grid(ssm: DiagonalSSM, spectrum: TaskSpectrum) -> tuple[Tensor, Tensor]:
@@ -422,6 +437,7 @@ def _place_(
     decay: float,
     spread: float,
     crowding: float,
+    share: float,
     generator: torch.Generator | None,
 ) -> None:
     grid = _dft_grid(spectrum.omega.size)
@@ -441,15 +457,21 @@ def _place_(
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     edges = np.linspace(0, math.pi, N_CENTRES + 1)
-    chosen = np.interp((np.arange(n_channels) + 0.5) / n_channels, cumulative, edges)  # (H)
+    matched = np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0  # (H)
+    rank = np.cumsum(matched) - 0.5
+    chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
 
     draw = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
     poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
     residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
     if crowding < 1:  # a layer of unit output power, on average
         power = np.interp(chosen, centres, mixture) ** (1 - crowding)
-        residues *= np.sqrt(power / power.mean())[:, None]
+        residues *= np.sqrt(power / power[matched].mean())[:, None]
+    kept = {name: getattr(ssm, name).detach()[~matched].clone() for name in PLACED}
     ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
+    with torch.no_grad():
+        for name, value in kept.items():
+            getattr(ssm, name)[~matched] = value
 
 
 def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:

@@ -54,11 +54,19 @@ __all__ = [
     "run_trials",
 ]
 
-BANKS = {"flat": "flat", "tdi": "auto", "cross": "cross", "guarded": "auto"}
+BANKS: dict[str, dict[str, Any]] = {
+    "flat": {"method": "flat"},
+    "tdi": {},
+    "cross": {"method": "cross"},
+    "guarded": {"guard": True},
+    "half": {"share": 0.5},
+    "flat-half": {"method": "flat", "share": 0.5},
+}
 INITS = ("lin", "inv", "legs", "real", "dfout", "scaled", "acf", *BANKS)
 """What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3); ``acf``, S4D-Lin
 with steps from :func:`autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``, which is ours where
-the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``."""
+the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and ``flat-half``: every second
+channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
 
 RESPONSE = np.linspace(0, math.pi, 64)
 """Frequencies, rad/sample, at which a row holds the first layer's power response."""
@@ -83,6 +91,8 @@ class Trial:
         layers: which layers are matched, see :func:`~tdi_lib.matching.tdi_init_`; ``first`` unless ``init`` is a bank.
         dt_min: least of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only ``dt_max / dt_min`` counts.
         dt_max: largest of them.
+        pretrain_steps: before the training, learn for so many steps to predict every next value of the same training
+            sequences (self-pretraining, arXiv 2310.02980); everything but the decoder is kept.
     """
 
     dataset: str
@@ -99,10 +109,25 @@ class Trial:
     layers: str = "first"
     dt_min: float = 1e-3
     dt_max: float = 1e-1
+    pretrain_steps: int = 0
 
 
 TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")
 """What trials must have in common to be trained at once."""
+
+SIZES = {
+    "activities": 7415,
+    "chlorine": 467,
+    "cricketx": 390,
+    "ecg5000": 500,
+    "electric": 8926,
+    "forda": 3601,
+    "fordb": 3636,
+    "freezer": 150,
+    "tones-22": 4000,
+    "watch": 1328,
+}
+"""The data sets of the study ``deep`` and all of their training examples."""
 
 STUDIES: dict[str, list[Trial]] = {
     "low_data": [
@@ -123,6 +148,14 @@ STUDIES: dict[str, list[Trial]] = {
         )
         for seed in range(5)
         for init in inits
+    ],
+    "deep": [
+        Trial(dataset, n, seed, init)
+        for dataset, size in SIZES.items()
+        for n in (50, 200, size)
+        if n <= size
+        for seed in range(1)
+        for init in ("lin", "cross", "flat", "tdi", "half")
     ],
 }
 """The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
@@ -235,15 +268,47 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
             x,
             part.y,
             layers=trial.layers,
-            method=BANKS[trial.init],
-            guard=trial.init == "guarded",
             generator=generator,
+            **BANKS[trial.init],
         )
         init_seconds = report.seconds
     # the yardstick of every init, whatever it started from
-    task = report.spectrum if bank and BANKS[trial.init] == "auto" else estimate_task_spectrum(x, part.y)
+    task = report.spectrum if bank and "method" not in BANKS[trial.init] else estimate_task_spectrum(x, part.y)
+    if trial.pretrain_steps > 0:
+        init_seconds += _pretrain_(model, trial, x, x_val, progress)
     sets = (x, part.y, x_val, part.y_val)
     return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
+
+
+def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndarray, progress: bool) -> float:
+    """Teach the model, but for its decoder, to predict every next value of the training sequences; returns seconds."""
+    predictor = SequenceModel(
+        model.d_input,
+        model.d_input,
+        d_model=trial.d_model,
+        d_state=trial.d_state,
+        n_layers=trial.n_layers,
+        pooling="none",
+        generator=torch.Generator().manual_seed(trial.seed),
+    )
+    trunk = {name: value for name, value in model.state_dict().items() if not name.startswith("decoder.")}
+    predictor.load_state_dict(trunk, strict=False)
+    result = fit(
+        predictor,
+        x[:, :-1],
+        x[:, 1:],
+        x_val=x_val[:, :-1],
+        y_val=x_val[:, 1:],
+        max_steps=trial.pretrain_steps,
+        patience=trial.patience,
+        batch_size=trial.batch_size,
+        lr=trial.lr,
+        seed=trial.seed,
+        progress=progress,
+        device="gpu" if torch.cuda.is_available() else "cpu",
+    )
+    model.load_state_dict({name: predictor.state_dict()[name] for name in trunk}, strict=False)
+    return result.seconds
 
 
 @torch.no_grad()
@@ -386,7 +451,7 @@ def record_study(
             store.put(config, {str(name): value for name, value in row.items() if name not in config})
     report = sweep(
         run_config if together == 1 else run_configs,
-        [dataclasses.asdict(trial) for trial in sorted(set(trials))],
+        [dataclasses.asdict(trial) for trial in sorted(set(trials), key=lambda t: (t.seed, t))],  # whole seeds first
         store.folder,
         batch=None if together == 1 else functools.partial(_batches, together),
         scheduler=scheduler,

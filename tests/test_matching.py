@@ -1,5 +1,7 @@
 """Matching: the layer ends with the task's spectrum, by an independent measurement on simulated signals."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -309,3 +311,28 @@ def test_flat_init_is_the_flat_estimate_matched() -> None:
     eta = layer_importance(one.ssms[0], report.spectrum)
     assert spectral_loss(one.ssms[0], report.spectrum) < 0.5 < report.loss_before
     assert np.corrcoef(eta, report.spectrum.input_power)[0, 1] < 0.5  # white output, whatever the input's colour
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
+def test_a_share_is_matched_and_the_rest_stays(share: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 64))
+    y = x @ np.cos(1.9 * np.arange(64))
+    before, after = DiagonalSSM(16, 8, generator=seeded(1)), DiagonalSSM(16, 8, generator=seeded(1))
+    tdi_init_(after, x, y, share=share, generator=seeded(2))
+    kept = (before.A_imag == after.A_imag).all(dim=1).numpy()
+    assert (~kept).sum() == int(16 * share)
+    for name in ("log_A_real", "C_real_imag", "log_dt"):
+        old, new = getattr(before, name), getattr(after, name)
+        assert torch.equal(old[kept], new[kept])
+    poles = after.log_poles.imag.detach().numpy()[~kept]
+    assert abs(np.median(poles) - 1.9) < 0.2
+    assert np.diff(np.flatnonzero(~kept)).max() <= math.ceil(1 / share)  # evenly spread
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    ssm = DiagonalSSM(4, 8, generator=seeded())
+    with pytest.raises(ValueError, match="share must leave one of 4 channels to match, got 0.2"):
+        match_power_spectrum_(ssm, spectrum(band(1.2)), share=0.2)
+    with pytest.raises(ValueError, match="share must be 1 with solver 'adam'"):
+        match_power_spectrum_(ssm, spectrum(band(1.2)), share=0.5, solver="adam")

@@ -135,6 +135,31 @@ def test_trials_together_give_the_rows_of_trials_alone() -> None:
                 assert row[name] == alone[name], name
 
 
+def test_pretraining_teaches_the_trunk_to_predict_and_nothing_else() -> None:
+    trial = dataclasses.replace(TINY, dataset="tones-25", pretrain_steps=200, d_model=8, d_state=8, n_layers=2)
+    plain = _prepare(dataclasses.replace(trial, pretrain_steps=0), False)
+    taught, again = _prepare(trial, False), _prepare(trial, False)
+    before, after = plain.model.state_dict(), taught.model.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, again.model.state_dict()[name])
+        stays = name.startswith("decoder.") or name.endswith("B_real_imag")  # B is no parameter
+        assert torch.equal(value, before[name]) == stays, name
+    assert taught.init_seconds > 0 == plain.init_seconds
+    # what the trunk knows of the next value, by least squares on its last layer's output for new sequences
+    x = torch.as_tensor(taught.source.x_test[:40] / taught.scale[1], dtype=torch.float32)
+    missed = {}
+    for when, model in (("before", plain.model), ("after", taught.model)):
+        seen = []
+        model.norms[-1].register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
+        with torch.no_grad():
+            model(x)
+        features = seen[0][:, :-1].reshape(-1, 8).double().numpy()
+        features = np.column_stack([features, np.ones(len(features))])
+        target = x[:, 1:].reshape(-1).double().numpy()
+        missed[when] = np.linalg.lstsq(features, target, rcond=None)[1][0] / len(target)
+    assert missed["after"] < 0.9 * missed["before"]
+
+
 def test_unknown_init_is_named() -> None:
     with pytest.raises(ValueError, match=r"trial\.init must be one of lin"):
         run_trial(dataclasses.replace(TINY, init="best"))
