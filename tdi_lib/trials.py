@@ -115,20 +115,6 @@ class Trial:
 TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")
 """What trials must have in common to be trained at once."""
 
-SIZES = {
-    "activities": 7415,
-    "chlorine": 467,
-    "cricketx": 390,
-    "ecg5000": 500,
-    "electric": 8926,
-    "forda": 3601,
-    "fordb": 3636,
-    "freezer": 150,
-    "tones-22": 4000,
-    "watch": 1328,
-}
-"""The data sets of the study ``deep`` and all of their training examples."""
-
 STUDIES: dict[str, list[Trial]] = {
     "low_data": [
         Trial(dataset, n, seed, init)
@@ -148,14 +134,6 @@ STUDIES: dict[str, list[Trial]] = {
         )
         for seed in range(5)
         for init in inits
-    ],
-    "deep": [
-        Trial(dataset, n, seed, init)
-        for dataset, size in SIZES.items()
-        for n in (50, 200, size)
-        if n <= size
-        for seed in range(1)
-        for init in ("lin", "cross", "flat", "tdi", "half")
     ],
 }
 """The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
