@@ -257,6 +257,8 @@ def tdi_init_(
     if guard:
         if y is None:
             raise ValueError("y must be given for a guard, got None")
+        if estimate.get("lengths") is not None:
+            raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
         comparison = _ask(targets[first], x, y, spectrum.method, solver, generator, estimate)
         if not comparison.better:
             loss = spectral_loss(targets[first], spectrum)
@@ -584,7 +586,7 @@ def _place_(
 
 def _tensors(ssm: SSMAdapter) -> dict[str, Tensor]:
     """Copies of what the layer keeps."""
-    module = getattr(ssm, "module", ssm)
+    module = ssm if isinstance(ssm, torch.nn.Module) else getattr(ssm, "module", None)
     if not isinstance(module, torch.nn.Module):
         return {}
     return {name: value.detach().clone() for name, value in module.state_dict().items()}
