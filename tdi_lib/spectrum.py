@@ -182,7 +182,8 @@ def estimate_task_spectrum(
         else:
             eta = s_u**2 if method == "input" else np.ones_like(s_u)
     else:  # statements about a linear functional of the sequence as it is
-        spectra = fourier(inputs - inputs.mean(axis=0))  # (P F D)
+        centred, length = inputs - inputs.mean(axis=0), inputs.shape[1]
+        spectra = np.fft.rfft(centred, n=length + length % 2, axis=1) / math.sqrt(length)  # (P F D)
         s_u = positive(smooth((np.abs(spectra) ** 2).mean(axis=0)))  # (F D)
         cross = np.tensordot(spectra.conj(), target, axes=(0, 0)) / n_samples  # (F D K)
         eta = first_order_importance(method, s_u, cross, n_samples, smooth)
@@ -199,12 +200,6 @@ def smoother(smoothing: int) -> Callable[[np.ndarray], np.ndarray]:
     taper = scipy.signal.windows.hann(smoothing + 2)[1:-1]
     # "mirror" is exact: a real sequence's spectrum is even about 0 and pi
     return lambda s: scipy.ndimage.convolve1d(s, taper / taper.sum(), axis=0, mode="mirror")
-
-
-def fourier(inputs: np.ndarray) -> np.ndarray:
-    """DFT of sequences (P, L, D) as they are, (P, F, D): the power has the units of a periodogram."""
-    length = inputs.shape[1]
-    return np.fft.rfft(inputs, n=length + length % 2, axis=1) / math.sqrt(length)
 
 
 def first_order_importance(
