@@ -49,7 +49,6 @@ BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of th
 MAX_CLASSES = 1024  # that may come before two samples of each have
 INDEPENDENT = 1e-12  # least relative eigenvalue of the targets' covariance that counts as a degree of freedom
 
-
 Kind = tuple[str, int, int, int]  # of target (no, numbers, names, real), and L, D, K
 
 
@@ -264,12 +263,17 @@ def accumulate_chunks(
             ``distributed.Client.get_executor()``. Only the sums and the samples kept travel back.
         options: of :class:`SpectrumAccumulator`, but for ``stream``.
 
+    Raises:
+        TypeError, ValueError: naming the argument, as there; no chunks at all.
+
     >>> halves = lambda seed: [(np.random.default_rng(seed).normal(size=(16, 32)), np.arange(16) % 2)]
     >>> accumulate_chunks(halves, range(4)).n_samples
     64
     """
-    parts = map(functools.partial(_chunk, load, options), enumerate(chunks))
-    return functools.reduce(SpectrumAccumulator.merge, parts)
+    numbered = list(enumerate(chunks))
+    if not numbered:
+        raise ValueError("chunks must not be empty")
+    return functools.reduce(SpectrumAccumulator.merge, map(functools.partial(_chunk, load, options), numbered))
 
 
 def _chunk(load: Callable[[Any], Iterable[Any]], options: dict[str, Any], item: tuple[int, Any]) -> SpectrumAccumulator:
@@ -394,10 +398,9 @@ class _Moments:
         mean = (np.arange(len(names))[:, None] == codes) / counts[:, None]  # (C P)
         means = []
         for each, within in ((u, new.within_u), (logs, new.within_l)):
-            flat = each.reshape(len(each), -1)
-            means.append((mean @ flat).reshape(len(names), *each.shape[1:]))
+            parts = each.reshape(len(each), -1).view(float)  # real and imaginary in turn
+            means.append((mean @ parts).view(each.dtype).reshape(len(names), *each.shape[1:]))
             each -= means[-1][codes] if len(names) > 1 else means[-1]
-            parts = flat.view(float)  # real and imaginary in turn
             within += np.einsum("pi,pi->i", parts, parts).reshape(*within.shape, -1).sum(axis=-1)
         keys = [None] if targets is None or kind[0] == "real" else names.tolist()
         new.classes = {key: _Class(int(n), d, m) for key, n, d, m in zip(keys, counts, *means, strict=True)}
