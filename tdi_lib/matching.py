@@ -22,7 +22,8 @@ from torch import Tensor
 from tdi_lib import _checks
 from tdi_lib.adapters import MimoSSM, SisoSSM, SSMAdapter, find_ssms
 from tdi_lib.gain import Comparison, compare_starts
-from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.model import SequenceModel
+from tdi_lib.spectrum import ENOUGH, TaskSpectrum, check_inputs, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM
 
 __all__ = [
@@ -98,6 +99,7 @@ def match_power_spectrum_(
     decay: float = 0.05,
     spread: float = 0.05,
     crowding: float = 1.0,
+    share: float = 1.0,
     steps: int = 300,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
@@ -128,6 +130,8 @@ def match_power_spectrum_(
         crowding: where the task is loud, channels may be many (1: all equally loud, their density follows ``w``) or
             loud (0: at even distances, their powers follow ``w``); in between, density :math:`w^a` and power
             :math:`w^{1-a}`. At 1/2 the loss is smallest; at 1 no channel is a quiet one.
+        share: part of the channels that ``nnls`` matches, spread evenly over the layer; the others stay as they are.
+            A half is a hedge: both starts are there, and training takes what it needs.
         steps: gradient steps of ``adam``.
         generator: source of randomness for the draw; the global one if omitted.
 
@@ -146,12 +150,19 @@ def match_power_spectrum_(
     """
     ssm = _ssm(ssm)
     solver = _checks.choice("solver", solver, ("nnls", "adam"))
+    share = _checks.real_number("share", share, low=0.0, high=1.0)
+    if isinstance(ssm, MimoSSM) and share < 1:
+        raise ValueError(f"share must be 1 for a layer whose modes are shared by inputs and outputs, got {share}")
+    if isinstance(ssm, SisoSSM) and share * len(ssm.log_poles) < 1:
+        raise ValueError(f"share must leave one of {len(ssm.log_poles)} channels to match, got {share}")
+    if share < 1 and solver == "adam":
+        raise ValueError(f"share must be 1 with solver 'adam', got {share}")
     steps = _checks.positive_int("steps", steps)
     _check_placement(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
-        changed = _place_(ssm, spectrum, decay, spread, crowding, generator)
+        changed = _place_(ssm, spectrum, decay, spread, crowding, share, generator)
     elif isinstance(ssm, DiagonalSSM):
         _descend_(ssm, spectrum, steps)
         changed = ("log_dt", *PLACED)
@@ -204,7 +215,7 @@ def matched_poles(
     _check_placement(spectrum, decay, spread, crowding)
     if not isinstance(seed, np.random.Generator):
         seed = np.random.default_rng(_checks.positive_int("seed", seed, minimum=0))
-    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)
+    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)[:2]
 
 
 def tdi_init_(
@@ -215,6 +226,7 @@ def tdi_init_(
     layers: str = "first",
     method: str = "auto",
     solver: str = "nnls",
+    share: float = 1.0,
     guard: bool = False,
     generator: torch.Generator | None = None,
     **estimate: Any,
@@ -227,9 +239,11 @@ def tdi_init_(
             s5-pytorch's S5, an LRU, or one with the protocol's methods.
         x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`; the methods ``flat`` and
             ``input`` read no target and take None.
-        layers: ``first`` in the order of the model's modules, or ``all`` to give every layer the input's task spectrum.
+        layers: ``first`` in the order of the model's modules; ``all`` to give every layer the input's task spectrum;
+            the number of one layer, ``"1"`` being the first; or, in a SequenceModel, ``each``: layer after layer, every
+            later one the task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
-        solver: as for :func:`match_power_spectrum_`.
+        solver, share: as for :func:`match_power_spectrum_`.
         guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
@@ -237,20 +251,26 @@ def tdi_init_(
             unguarded one or none.
 
     Returns:
-        The report on the first layer (``layer`` is its name), its ``seconds`` for everything and ``changed`` naming
-        every parameter set: none if the guard said no.
+        The report on the first layer that was matched (``layer`` is its name), its ``seconds`` for everything and
+        ``changed`` naming every parameter set: none if the guard said no.
 
-    >>> from tdi_lib.model import SequenceModel
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
     >>> x = np.random.default_rng(0).normal(size=(64, 32))
     >>> tdi_init_(model, x, x @ np.cos(np.arange(32))).changed
     ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
     """
     targets = find_ssms(model)
-    layers = _checks.choice("layers", layers, ("first", "all"))
+    numbers = [str(number + 1) for number in range(len(targets))]
+    _checks.choice("layers", layers, ("first", "all", "each", *numbers))
+    if layers not in ("all", "each"):
+        chosen = list(targets)[0 if layers == "first" else numbers.index(layers)]
+        targets = {chosen: targets[chosen]}
+    elif layers == "each" and len(targets) > 1:
+        if not isinstance(model, SequenceModel):
+            raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
+        if estimate.get("lengths") is not None:
+            raise ValueError("layers must not be 'each' where sequences differ in length")
     first = next(iter(targets))
-    if layers == "first":
-        targets = {first: targets[first]}
     start = time.perf_counter()
     spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
     comparison = None
@@ -259,15 +279,45 @@ def tdi_init_(
             raise ValueError("y must be given for a guard, got None")
         if estimate.get("lengths") is not None:
             raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
-        comparison = _ask(targets[first], x, y, spectrum.method, solver, generator, estimate)
+        options = {"solver": solver, "share": share}
+        comparison = _ask(targets[first], x, y, spectrum.method, options, generator, estimate)
         if not comparison.better:
             loss = spectral_loss(targets[first], spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison, first)
-    reports = [match_power_spectrum_(ssm, spectrum, solver=solver, generator=generator) for ssm in targets.values()]
+    reports = []
+    for index, ssm in enumerate(targets.values()):
+        if isinstance(model, SequenceModel) and layers == "each" and index > 0:
+            inputs, target = _entering(model, index, x, y)
+            wanted = estimate_task_spectrum(inputs, target, method=method, **estimate)
+        else:
+            wanted = spectrum
+        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, share=share, generator=generator))
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
     return dataclasses.replace(reports[0], seconds=seconds, changed=changed, guard=comparison, layer=first)
+
+
+@torch.no_grad()
+def _entering(
+    model: SequenceModel, index: int, x: ArrayLike, y: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """What enters a layer (P, L, H), for samples of evenly spaced targets, and those targets."""
+    inputs, target = check_inputs(x), None if y is None else np.asarray(y)
+    order = (
+        np.arange(len(inputs)) if target is None else np.argsort(target.reshape(len(target), -1)[:, 0], kind="stable")
+    )
+    keep = order[np.linspace(0, len(order) - 1, min(ENOUGH, len(order))).astype(int)]
+    parameter, was_training, seen = next(model.parameters()), model.training, []
+    hook = model.layers[index].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0].cpu()))
+    try:
+        model.eval()
+        for part in torch.as_tensor(inputs[keep]).split(64):
+            model(part.to(parameter))
+    finally:
+        hook.remove()
+        model.train(was_training)
+    return torch.cat(seen).double().numpy(), None if target is None else target[keep]
 
 
 def _ask(
@@ -275,7 +325,7 @@ def _ask(
     x: ArrayLike,
     y: ArrayLike,
     method: str,
-    solver: str,
+    options: dict[str, Any],
     generator: torch.Generator | None,
     estimate: dict[str, Any],
 ) -> Comparison:
@@ -289,7 +339,7 @@ def _ask(
         draw = torch.Generator()  # the guard leaves no trace in the caller's generator
         draw.set_state(state)
         half = estimate_task_spectrum(x_half, y_half, method=method, **estimate)
-        match_power_spectrum_(trial, half, solver=solver, generator=draw)
+        match_power_spectrum_(trial, half, **options, generator=draw)
         return _kernel(trial, length)
 
     def as_it_is(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
@@ -305,6 +355,7 @@ def flat_init_(
     x: ArrayLike,
     *,
     layers: str = "first",
+    share: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
     """Start from the ``flat`` bank: narrow filters at even distances, each as loud as the others on the inputs ``x``.
@@ -312,12 +363,11 @@ def flat_init_(
     The task-agnostic baseline of :func:`tdi_init_`: it whitens the input and sees no target. What TDI brings beyond it
     is what the labels bring.
 
-    >>> from tdi_lib.model import SequenceModel
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
     >>> flat_init_(model, np.random.default_rng(0).normal(size=(64, 32))).spectrum.method
     'flat'
     """
-    return tdi_init_(model, x, None, layers=layers, method="flat", generator=generator)
+    return tdi_init_(model, x, None, layers=layers, method="flat", share=share, generator=generator)
 
 
 def _ssm(ssm: object) -> SSMAdapter:
@@ -510,9 +560,9 @@ def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowdi
 
 
 def _placed(
-    spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-poles and residues (H, N) from uniform draws (H, N + 1)."""
+    spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
     grid = _dft_grid(spectrum.omega.size)
     input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
     importance = np.interp(grid, spectrum.omega, spectrum.importance)
@@ -530,15 +580,17 @@ def _placed(
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     edges = np.linspace(0, math.pi, N_CENTRES + 1)
-    chosen = np.interp((np.arange(n_channels) + 0.5) / n_channels, cumulative, edges)  # (H)
+    matched = np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0  # (H)
+    rank = np.cumsum(matched) - 0.5
+    chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
 
     poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
     residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
     if crowding < 1:  # a layer of unit output power, on average
         power = np.interp(chosen, centres, mixture) ** (1 - crowding)
-        if power.any():  # few channels at even distances may all miss the task
-            residues *= np.sqrt(power / power.mean())[:, None]
-    return poles, residues
+        if power[matched].any():  # few channels at even distances may all miss the task
+            residues *= np.sqrt(power / power[matched].mean())[:, None]
+    return poles, residues, matched
 
 
 def _place_(
@@ -547,6 +599,7 @@ def _place_(
     decay: float,
     spread: float,
     crowding: float,
+    share: float,
     generator: torch.Generator | None,
 ) -> tuple[str, ...]:
     """Place the poles; returns the names of what was set."""
@@ -558,7 +611,7 @@ def _place_(
         directions = shape[0] if len(shape) == 3 else 1
         n_filters = max(n_modes // CLUSTER, 1)
         drawn = uniform(n_filters, n_modes // n_filters + 1)
-        poles, residues = _placed(spectrum, drawn, decay, spread, crowding)
+        poles, residues, _ = _placed(spectrum, drawn, decay, spread, crowding)
         # one pair of an input and an output direction after another; neighbours run in opposite senses of time
         sense, pair = np.arange(n_filters) % directions, np.arange(n_filters) // directions
         normal = lambda n: torch.randn(n, n, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
@@ -577,9 +630,15 @@ def _place_(
         ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
     else:
         n_channels, n_pairs = ssm.log_poles.shape
-        poles, residues = _placed(spectrum, uniform(n_channels, n_pairs + 1), decay, spread, crowding)
-        ssm.set_log_poles_(torch.as_tensor(poles), torch.as_tensor(residues))
+        drawn = uniform(n_channels, n_pairs + 1)
+        poles, residues, matched = _placed(spectrum, drawn, decay, spread, crowding, share)
+        old = _arrays(ssm.log_poles, ssm.residues)
+        new = (np.where(matched[:, None], *pair) for pair in zip((poles, residues), old, strict=True))
+        ssm.set_log_poles_(*map(torch.as_tensor, new))
     if isinstance(ssm, DiagonalSSM):
+        with torch.no_grad():  # what is kept is kept to the last bit
+            for name in PLACED:
+                getattr(ssm, name)[torch.as_tensor(~matched)] = before[name][torch.as_tensor(~matched)]
         return PLACED
     return tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
 
