@@ -133,7 +133,8 @@ class S5Adapter:
     r"""``S5SSM`` of the package s5-pytorch: ``Lambda``, ``log_step`` (N), ``B`` (N, D, 2), ``C`` (H, N), complex.
 
     It takes the real part of the sum over all N modes, once: at its own initialisation the modes come in conjugate
-    pairs, but nothing ties them. Both of its discretisations; with ``bidir`` ``C`` is (H, 2N). The steps are kept.
+    pairs, but nothing ties them. (The original in JAX with ``conj_sym`` keeps one of each pair and takes twice the real
+    part.) Both of its discretisations; with ``bidir`` ``C`` is (H, 2N). The steps are kept.
     """
 
     module: Any

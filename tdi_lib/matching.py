@@ -132,6 +132,7 @@ def match_power_spectrum_(
             :math:`w^{1-a}`. At 1/2 the loss is smallest; at 1 no channel is a quiet one.
         share: part of the channels that ``nnls`` matches, spread evenly over the layer; the others stay as they are.
             A half is a hedge: both starts are there, and training takes what it needs.
+            Always 1 where modes are shared.
         steps: gradient steps of ``adam``.
         generator: source of randomness for the draw; the global one if omitted.
 

@@ -357,6 +357,31 @@ def test_every_layer_and_the_flat_start(tone) -> None:
     assert flat.layer == "0.kernel" and flat.spectrum.method == "flat" and flat.loss_after < 0.4 * flat.loss_before
 
 
+def test_one_layer_by_its_number_and_a_share_of_its_channels(tone) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(S4D(16, 16), S4D(16, 16))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = tdi_init_(model, *tone, layers="2", share=0.5, generator=seeded())
+    assert report.layer == "1.kernel"
+    for name, value in model.state_dict().items():
+        same = torch.isclose(value, before[name], rtol=1e-4, atol=1e-4).flatten(1).all(1) if value.ndim > 1 else None
+        if name in report.changed:
+            assert same.sum() == 8  # the other half, but for rounding there and back
+        else:
+            assert torch.equal(value, before[name])
+
+
+def test_sequences_of_different_lengths_start_a_layer_too(tone) -> None:
+    x, y = tone
+    lengths = np.random.default_rng(0).integers(40, 65, 200)
+    padded = np.where(np.arange(64) < lengths[:, None], x, np.nan)
+    torch.manual_seed(0)
+    module = S4D(32, 16)
+    report = tdi_init_(module, padded, y, lengths=lengths, generator=seeded())
+    eta = layer_importance(adapt(module), report.spectrum)
+    assert abs(report.spectrum.omega[eta.argmax()] - 1.3) < 0.15
+
+
 def test_a_guarded_match_asks_the_layer_it_would_change(tone) -> None:
     torch.manual_seed(0)
     x, y = tone
@@ -425,6 +450,11 @@ def odd_s4d(**tensors: torch.Tensor) -> S4DKernel:
         (lambda: match_power_spectrum_(adapt(S5(2, 4)), task(1.0), solver="adam"), ValueError, "^solver must be 'nn"),
         (lambda: spectral_loss(nn.Sequential(DiagonalSSM(2, 4)), task(1.0)), TypeError, "^ssm must be the layer"),
         (lambda: tdi_init_(S5(2, 4), *TONE, guard=True), ValueError, "^guard must be False"),
+        (lambda: tdi_init_(S4D(4, 4), *TONE, guard=True, lengths=np.arange(32) % 8 + 8), ValueError, "^guard must be"),
+        (lambda: tdi_init_(nn.Sequential(S4D(4, 4), S4D(4, 4)), *TONE, layers="each"), ValueError, "^layers must not"),
+        (lambda: tdi_init_(S4D(4, 4), *TONE, layers="2"), ValueError, "^layers must be one of first, all, each, 1,"),
+        (lambda: match_power_spectrum_(adapt(S5(2, 4)), task(1.0), share=0.5), ValueError, "^share must be 1"),
+        (lambda: match_power_spectrum_(adapt(S4D(2, 4)), task(1.0), share=0.1), ValueError, "^share must leave one"),
         (lambda: matched_poles(OMEGA, 2, 2), TypeError, "^spectrum"),
         (lambda: matched_poles(task(1.0), 0, 2), ValueError, "^d_model"),
         (lambda: matched_poles(task(1.0), 2, 2, seed=-1), ValueError, "^seed"),
