@@ -99,7 +99,7 @@ class SpectrumAccumulator:
         self._kept: _Kept | None = None
 
     def update(self, x: ArrayLike, y: ArrayLike | None = None, *, lengths: ArrayLike | None = None) -> None:
-        """Add a batch.
+        """Add a batch; it takes, for the time being, a few times the memory of the batch.
 
         Args:
             x: inputs (P, L) or (P, L, D), at least one sequence.

@@ -85,8 +85,8 @@ class LRU(nn.Module):
         b = torch.complex(self.B_re, self.B_im) * torch.exp(self.gamma_log)[:, None]
         c = torch.complex(self.C_re, self.C_im)
         state, states = torch.zeros(len(u), len(lam), dtype=lam.dtype), []
-        for bu in (u.to(lam.dtype) @ b.T).unbind(1):
-            state = lam * state + bu
+        for driven in (u.to(lam.dtype) @ b.T).unbind(1):
+            state = lam * state + driven
             states.append(state)
         return (torch.stack(states, 1) @ c.T).real + u @ self.D.T
 

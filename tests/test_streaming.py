@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.spectrum import METHODS, TaskSpectrum, estimate_task_spectrum
-from tdi_lib.streaming import SpectrumAccumulator, accumulate, accumulate_chunks
+from tdi_lib.spectrum import METHODS, TaskSpectrum, estimate_task_spectrum, periodograms
+from tdi_lib.streaming import SpectrumAccumulator, _tapered, accumulate, accumulate_chunks
 
 SUMS = ("input", "flat", "cross", "wiener", "shrunk", "discriminative")
 LENGTH = 48
@@ -86,6 +86,16 @@ def test_a_large_offset_costs_no_digits(method: str) -> None:
     x, y = x[order], y[order] + 1e7
     streamed = accumulate(batches(x, y, [16])).result(method)
     assert difference(streamed, estimate_task_spectrum(x, y, method=method)) < 1e-6
+
+
+@pytest.mark.parametrize("length", [8, 64, 65])
+def test_the_taper_from_the_plain_dft_is_scipys(length: int) -> None:
+    """In scale too, for whole and padded sequences meet in one sum; five decades below a loud band, with an offset."""
+    rng = np.random.default_rng(0)
+    x = 1e-3 * rng.normal(size=(20, length, 2)) + 50 * np.cos(0.5 * np.arange(length))[:, None] + 7
+    u = np.fft.rfft(x, n=length + length % 2, axis=1) / math.sqrt(length)
+    ours = _tapered(u, x, np.full(20, length))
+    assert np.allclose(ours, periodograms(x), rtol=1e-7)
 
 
 def test_many_samples_in_the_reservoir_are_a_fair_subset() -> None:
