@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PROFILE ?= book
 PORT ?= 8000
+STUDY ?= low_data
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(PYTEST) --nbval --nbval-cell-timeout=600 notebooks
@@ -13,7 +14,7 @@ export UV_FIND_LINKS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book pages test test-unit test-pages test-notebooks test-cpus check format serve lock clean
+.PHONY: help book pages test test-unit test-pages test-notebooks test-cpus check format serve sweep lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +43,10 @@ test-cpus: .venv/stamp ## the same on two instruction sets, with one thread and 
 	  OMP_NUM_THREADS=$$threads ATEN_CPU_CAPABILITY=default $(NBVAL) || exit 1; \
 	done
 
+sweep: .venv/stamp ## run a study, or what is missing of it (STUDY=name WORKERS=2, or SCHEDULER=tcp://host:8786; TOGETHER=64 on a GPU)
+	$(BIN)/python -m tdi_lib.trials $(STUDY) results/$(STUDY).parquet \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(TOGETHER),--together $(TOGETHER))
+
 check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of the repository
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -67,5 +72,6 @@ clean: ## remove what was built; .venv stays
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" uv # this pip resumes a broken download of data
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -c constraints.txt -e '.[cli,train,book,test]'
+	# bytecode at once: where Python may not keep it, each of the many processes would compile torch anew
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[cli,train,book,test]'
 	touch $@

@@ -32,8 +32,8 @@ def choice(name: str, value: object, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str) -> np.ndarray:
-    """Return ``value`` as a finite float64 array with one of the allowed numbers of axes."""
+def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str, finite: bool = True) -> np.ndarray:
+    """Return ``value`` as a (finite) float64 array with one of the allowed numbers of axes."""
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().numpy()
     try:
@@ -47,7 +47,7 @@ def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str)
     array = array.astype(np.float64)
     if array.size == 0:
         raise ValueError(f"{name} must not be empty ({what}), got shape {array.shape}")
-    if not np.isfinite(array).all():
+    if finite and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise ValueError(f"{name} must be finite, got {bad} NaN or infinite of {array.size} values")
     return array

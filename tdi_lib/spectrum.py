@@ -10,6 +10,7 @@ Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets, ``
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discrimina
 """Estimators of :func:`estimate_task_spectrum`."""
 
 UNSUPERVISED = ("input", "flat")
+TAPERED = ("input", "flat", "evidence", "discriminative")
 FLOORS = {"shrunk": 0.02, "discriminative": 0.5}
 # What `evidence` expects before it sees a target
 SMOOTHNESS = (10.0, 0.7, 0.3, 0.14)  # of a log-spectrum, rad/sample: from a tilt alone to narrow bands
@@ -102,13 +104,15 @@ def estimate_task_spectrum(
     method: str = "auto",
     smoothing: int = 9,
     floor: float | None = None,
+    lengths: ArrayLike | None = None,
 ) -> TaskSpectrum:
     r"""Estimate what a task listens to, from samples.
 
     Args:
         x: inputs (P, L) or (P, L, D), real; at least 4 samples of at least 8 steps.
-        y: real targets (P,) or (P, K); or class labels (P,), non-negative integers or strings, at least two classes.
-            The methods ``input`` and ``flat`` do not look at it and may go without.
+        y: real targets (P,) or (P, K); class labels (P,), non-negative integers or strings, at least two classes; or
+            several labels at once (P, K), integers that are 0 or 1. The methods ``input`` and ``flat`` do not look at
+            it and may go without. A real target for every step (P, L) is L targets, each a functional of the sequence.
         method: with :math:`\hat c` the cross-spectrum with the standardised target and
             :math:`\gamma^2 = |\hat c|^2 / S_u` the coherence,
 
@@ -133,6 +137,10 @@ def estimate_task_spectrum(
             frequencies, so that none is lost for good. By default 0.02; the probability that the target depends on no
             linear functional at all; and 0.5: a raw F-statistic misleads (it measures how sure a difference is, not
             how much a filter there would bring), so half of the channels stay task-agnostic.
+        lengths: of sequences that are padded at their ends (P,), integers from 8 to L; the padding may hold anything,
+            NaN included. Power spectra are taken of each sequence at its own length, on the frequencies of the
+            longest; a functional (``cross``, ``wiener``, ``shrunk``, ``evidence``) is one of the sequence continued
+            by its own mean.
 
     Raises:
         TypeError: for complex or non-numeric input.
@@ -150,54 +158,77 @@ def estimate_task_spectrum(
     smoothing = _checks.positive_int("smoothing", smoothing)
     if floor is not None:
         floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
-    inputs = check_inputs(x)  # (P L D)
+    inputs, ends = check_inputs(x, lengths), check_lengths(x, lengths)  # (P L D)
     if y is not None:
         target = standardise_targets(y, len(inputs))  # (P K)
     elif method not in UNSUPERVISED:
         raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
     if method == "auto":
-        first, second = order_evidence(inputs, target)
-        method = "evidence" if first >= second else "discriminative"
+        method = better_order(inputs, target, ends)
 
-    n_samples, length, _ = inputs.shape
-    n = length + length % 2  # an even DFT has a bin at pi
-    omega = np.linspace(0, np.pi, n // 2 + 1)
-    taper = scipy.signal.windows.hann(smoothing + 2)[1:-1]
-    # "mirror" is exact: a real sequence's spectrum is even about 0 and pi
-    smooth = lambda s: scipy.ndimage.convolve1d(s, taper / taper.sum(), axis=0, mode="mirror")  # noqa: E731
-
-    if method in ("input", "flat", "evidence", "discriminative"):  # the input's power: tapered
-        periodogram = _periodograms(inputs)  # (P F D)
+    n_samples, smooth = len(inputs), smoother(smoothing)
+    if method in TAPERED:  # the input's power
+        periodogram = periodograms(inputs, ends)  # (P F D)
         s_u = smooth(periodogram.mean(axis=0))
         if method == "evidence":
-            s_u = _positive(s_u)
-            relative = s_u / s_u.sum(axis=0)  # every channel in its own units
-            log_s_u = np.log(relative.mean(axis=1))
-            log_s_u -= log_s_u.mean()
-            power, no_signal = _empirical_bayes(inputs, target, log_s_u)
-            eta = power[:, None] * relative
+            s_u = positive(s_u)
+            eta, no_signal = evidence_importance(inputs, target, s_u)
             floor = no_signal if floor is None else floor
         elif method == "discriminative":
-            statistic, null = _f_statistic(np.log(periodogram), target)
-            eta = np.maximum(smooth(statistic) / null - 1, 0)
+            eta = discriminative_importance(*_f_statistic(np.log(periodogram), target), smooth)
         else:
             eta = s_u**2 if method == "input" else np.ones_like(s_u)
     else:  # statements about a linear functional of the sequence as it is
-        centred = inputs - inputs.mean(axis=0)
-        spectra = np.fft.rfft(centred, n=n, axis=1) / math.sqrt(length)  # (P F D)
-        s_u = smooth((np.abs(spectra) ** 2).mean(axis=0))  # (F D)
-        s_u = _positive(s_u)
+        centred, length = inputs - inputs.mean(axis=0), inputs.shape[1]
+        spectra = np.fft.rfft(centred, n=length + length % 2, axis=1) / math.sqrt(length)  # (P F D)
+        s_u = positive(smooth((np.abs(spectra) ** 2).mean(axis=0)))  # (F D)
         cross = np.tensordot(spectra.conj(), target, axes=(0, 0)) / n_samples  # (F D K)
-        cross_power = smooth((np.abs(cross) ** 2).mean(axis=2))
-        coherence = cross_power / s_u
-        excess = np.maximum(coherence - 1 / n_samples, 0)
-        shrink = np.divide(excess, coherence, out=np.zeros_like(excess), where=coherence > 0)
-        eta = {
-            "cross": cross_power * s_u,
-            "wiener": coherence,
-            "shrunk": shrink**2 * coherence,
-        }[method]
-    s_u = _positive(s_u).sum(axis=1)
+        eta = first_order_importance(method, s_u, cross, n_samples, smooth)
+    return assemble(method, s_u, eta, floor, n_samples)
+
+
+def frequencies(length: int) -> np.ndarray:
+    """Of the DFT of ``length`` steps, made even so that a bin lies at pi (F,)."""
+    return np.linspace(0, np.pi, (length + length % 2) // 2 + 1)
+
+
+def smoother(smoothing: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Hann-weighted average over ``smoothing`` DFT bins of a spectrum (F, ...)."""
+    taper = scipy.signal.windows.hann(smoothing + 2)[1:-1]
+    # "mirror" is exact: a real sequence's spectrum is even about 0 and pi
+    return lambda s: scipy.ndimage.convolve1d(s, taper / taper.sum(), axis=0, mode="mirror")
+
+
+def first_order_importance(
+    method: str, s_u: np.ndarray, cross: np.ndarray, n_samples: int, smooth: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Importance (F, D) by ``cross``, ``wiener`` or ``shrunk`` from the input's power and cross-spectra (F, D, K)."""
+    cross_power = smooth((np.abs(cross) ** 2).mean(axis=2))
+    coherence = cross_power / s_u
+    excess = np.maximum(coherence - 1 / n_samples, 0)
+    shrink = np.divide(excess, coherence, out=np.zeros_like(excess), where=coherence > 0)
+    return {"cross": cross_power * s_u, "wiener": coherence, "shrunk": shrink**2 * coherence}[method]
+
+
+def discriminative_importance(
+    statistic: np.ndarray, null: float, smooth: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Importance (F, D) from the F-statistics of the log-periodogram and their mean under independence."""
+    return np.maximum(smooth(statistic) / null - 1, 0)
+
+
+def evidence_importance(inputs: np.ndarray, target: np.ndarray, s_u: np.ndarray) -> tuple[np.ndarray, float]:
+    """Importance (F, D) by ``evidence``, and the probability that there is none."""
+    relative = s_u / s_u.sum(axis=0)  # every channel in its own units
+    log_s_u = np.log(relative.mean(axis=1))
+    log_s_u -= log_s_u.mean()
+    power, no_signal = _empirical_bayes(inputs, target, log_s_u)
+    return power[:, None] * relative, no_signal
+
+
+def assemble(method: str, s_u: np.ndarray, eta: np.ndarray, floor: float | None, n_samples: int) -> TaskSpectrum:
+    """The task spectrum from power and importance of every channel (F, D)."""
+    s_u = positive(s_u).sum(axis=1)
     eta = eta.mean(axis=1)
     if not eta.any():  # nothing stood out from chance: say so by a flat importance
         eta = np.ones_like(eta)
@@ -205,6 +236,7 @@ def estimate_task_spectrum(
         floor = FLOORS[method] if floor is None else floor
         eta = (1 - floor) * eta / eta.mean() + floor
     power = eta / s_u
+    omega = np.linspace(0, np.pi, len(power))
     return TaskSpectrum(omega, power / power.mean(), s_u / s_u.mean(), method, n_samples)
 
 
@@ -241,8 +273,8 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     n_samples, length, n_channels = inputs.shape
     enough = max(128, math.isqrt(MAX_WORK // (length * n_channels)))
     if min(n_samples, length * n_channels) > enough:
-        inputs, target = _fewer(inputs, target, enough)
-        target, n_samples = target - target.mean(axis=0), enough
+        keep = _evenly(target, enough)
+        inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
     n_freq = len(log_s_u)
     spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
     spectra[:, [0, -1]] /= math.sqrt(2)  # at 0 and pi a real sequence has one coefficient, not two
@@ -269,26 +301,26 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     every_bin = np.append(bins, np.full(len(x), n_freq))
 
     def explain(theta: np.ndarray) -> tuple[Any, ...]:
-        """Log posterior of theta, L^-1 for the Cholesky factor L of S, and (eta, r)."""
+        """Log likelihood of theta, L^-1 for the Cholesky factor L of S, and (eta, r)."""
         eta = np.exp(np.clip(offset + basis @ theta, -50, 50))
         scaled = x * np.sqrt(eta)[bins]
         try:
             factor = np.linalg.cholesky(scaled @ scaled.T + eta[-1] * np.eye(len(x)))
         except np.linalg.LinAlgError:  # a step too far
             return -math.inf, None, eta
-        whiten = np.linalg.inv(factor)
+        whiten = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
         log_det = 2 * np.log(np.diag(factor)).sum() + unreached * math.log(eta[-1])
         misfit = ((whiten @ y) ** 2).sum() + residual / eta[-1]
-        return -0.5 * (misfit + columns * log_det + (theta**2 / variance).sum()), whiten, eta
+        return -0.5 * (misfit + columns * log_det), whiten, eta
 
     theta = np.zeros(basis.shape[1])
+    likelihood, whiten, eta = explain(theta)
     log_powers, evidence = [], []
     for scale in SMOOTHNESS:  # from smooth to rough, each from where the last one ended
         ripple = np.where(k, 2.0, 1.0) * np.exp(-0.5 * (k * scale) ** 2)
         variance = np.append(LOG_SD**2 * ripple / ripple.sum() + 1e-8, [1.0, 1.0])
         variance[0] += 1.0  # the level
-        value, whiten, eta = explain(theta)
-        gain = math.inf
+        value, gain = likelihood - 0.5 * (theta**2 / variance).sum(), math.inf
         while gain > TOLERANCE:
             alpha = whiten.T @ (whiten @ y)  # S^-1 y
             u = eta[every_bin] * np.append(((whiten @ x) ** 2).sum(axis=0), (whiten**2).sum(axis=0))
@@ -305,9 +337,9 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
             step = np.linalg.solve(curvature, 0.5 * basis.T @ (fit - columns * u) - theta / variance)
             for _ in range(12):
                 trial = explain(theta + step)
-                gain = trial[0] - value
+                gain = trial[0] - 0.5 * ((theta + step) ** 2 / variance).sum() - value
                 if gain > 0:
-                    theta, (value, whiten, eta) = theta + step, trial
+                    theta, value, (likelihood, whiten, eta) = theta + step, value + gain, trial
                     break
                 step /= 2
         occam = np.linalg.slogdet(curvature * np.sqrt(np.outer(variance, variance)))[1]
@@ -323,111 +355,177 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     return np.exp(log_power), float(scipy.special.expit(nothing - something))
 
 
-def order_evidence(x: ArrayLike, y: ArrayLike) -> tuple[float, float]:
+def order_evidence(x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[float, float]:
     """Log evidence per sample of a first-order and of a second-order description of the task, in nats.
 
     Two Gaussian processes explain the standardised targets: one linear in the sequence, one linear in its
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
-    inputs = check_inputs(x)
-    target = standardise_targets(y, len(inputs))
+    inputs = check_inputs(x, lengths)
+    return _order_evidence(inputs, standardise_targets(y, len(inputs)), check_lengths(x, lengths))
+
+
+def better_order(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> str:
+    """``evidence`` or ``discriminative``."""
+    first, second = _order_evidence(inputs, target, ends)
+    return "evidence" if first >= second else "discriminative"
+
+
+def _order_evidence(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> tuple[float, float]:
     if len(inputs) > ENOUGH:
-        inputs, target = _fewer(inputs, target, ENOUGH)
-    first, second = evidence_of_orders(inputs, target[None])
+        keep = _evenly(target, ENOUGH)
+        inputs, target, ends = inputs[keep], target[keep], None if ends is None else ends[keep]
+    first, second = evidence_of_orders(inputs, target[None], ends)
     return float(first[0]), float(second[0])
 
 
-def evidence_of_orders(inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def evidence_of_orders(
+    inputs: np.ndarray, targets: np.ndarray, ends: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """:func:`order_evidence` of inputs (P, L, D) for several sets of standardised targets (R, P, K): two of (R,)."""
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
     standardise = lambda a: (a - a.mean(0)) / np.maximum(a.std(0), 1e-12)  # noqa: E731
     linear = inputs - inputs.mean(axis=0)
     spectra = np.fft.rfft(linear, axis=1)
-    white = spectra / np.sqrt(_positive((np.abs(spectra) ** 2).mean(axis=0)))
+    white = spectra / np.sqrt(positive((np.abs(spectra) ** 2).mean(axis=0)))
     candidates = [flat(linear), flat(np.concatenate([white.real, white.imag], axis=1))]
     first = np.max([_evidence(features @ features.T, targets) for features in candidates], axis=0)
-    logs = flat(standardise(np.log(_periodograms(inputs))))
+    logs = flat(standardise(np.log(periodograms(inputs, ends))))
     return first, _evidence(logs @ logs.T, targets)
 
 
-def _fewer(inputs: np.ndarray, target: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+def _evenly(target: np.ndarray, count: int) -> np.ndarray:
     """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
-    keep = np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
-    return inputs[keep], target[keep]
+    return np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
 
 
 def _evidence(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Largest log marginal likelihood per sample and target of y ~ N(0, s (gram + r I)) over s and r (R,)."""
     values, vectors = np.linalg.eigh(gram / np.trace(gram) * len(gram))
     projected = ((vectors.T @ targets) ** 2).mean(axis=-1)  # (R P)
-    best = np.full(len(projected), -math.inf)
-    for ratio in np.logspace(-3, 3, 25):
-        total = np.maximum(values, 0) + ratio
-        scale = (projected / total).mean(axis=-1)
-        best = np.maximum(best, -0.5 * (1 + np.log(2 * math.pi * scale) + np.log(total).mean()))
-    return best
+    total = np.maximum(values, 0) + np.logspace(-3, 3, 25)[:, None]  # (ratios P)
+    scale = projected @ (1 / total).T / len(gram)  # (R ratios)
+    return (-0.5 * (1 + np.log(2 * math.pi * scale) + np.log(total).mean(axis=1))).max(axis=1)
 
 
-def check_inputs(x: ArrayLike) -> np.ndarray:
-    """Check and bring to inputs (P, L, D)."""
-    inputs = _checks.real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)")
+def check_lengths(x: ArrayLike, lengths: ArrayLike | None) -> np.ndarray | None:
+    """Check the lengths (P,) of the sequences ``x``; None if all are whole."""
+    if lengths is None:
+        return None
+    ends = np.asarray(lengths.detach().cpu() if hasattr(lengths, "detach") else lengths)
+    n_samples, longest = np.shape(x)[:2]
+    if ends.shape != (n_samples,) or ends.dtype.kind not in "iu":
+        raise ValueError(f"lengths must be {n_samples} integers, one per sequence of x, got {ends.dtype} {ends.shape}")
+    if ends.min() < MIN_LENGTH or ends.max() > longest:
+        raise ValueError(f"lengths must lie in [{MIN_LENGTH}, {longest}], got [{ends.min()}, {ends.max()}]")
+    return None if (ends == longest).all() else ends
+
+
+def check_inputs(x: ArrayLike, lengths: ArrayLike | None = None, *, minimum: int = MIN_SAMPLES) -> np.ndarray:
+    """Check and bring to inputs (P, L, D), continued by their own mean from ``lengths`` on."""
+    what = "sequences (P, L) or (P, L, D)"
+    inputs = _checks.real_array("x", x, ndim=(2, 3), what=what, finite=False)
     inputs = inputs.reshape(*inputs.shape[:2], -1)
     n_samples, length, _ = inputs.shape
     if length < MIN_LENGTH:
         raise ValueError(f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)})")
-    if n_samples < MIN_SAMPLES:
-        raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences, got {n_samples}")
+    if n_samples < minimum:
+        raise ValueError(f"x must hold at least {minimum} sequences, got {n_samples}")
+    ends = check_lengths(x, lengths)
+    if ends is not None:
+        beyond = (np.arange(length) >= ends[:, None])[:, :, None]
+        inputs = np.where(beyond, inputs[:, :1], inputs)
+    finite = np.isfinite(inputs)
+    if not finite.all():
+        bad = ~finite.all(axis=2)  # (P L)
+        pads = (np.maximum.accumulate(bad, axis=1) == bad).all() and not bad[:, 0].any()
+        raise ValueError(
+            f"x must be finite, got {int((~finite).sum())} NaN or infinite of {inputs.size} values"
+            + (", all at the ends of sequences: if they are padding, say so by lengths" if pads else "")
+        )
     constant = np.flatnonzero((np.ptp(inputs, axis=1) == 0).all(axis=1))
     if constant.size:
         raise ValueError(
             f"x must hold no constant sequences (they have no spectrum), got {constant.size}, "
             f"the first at index {constant[0]}"
         )
-    if (inputs == inputs[0]).all():
+    if minimum > 1 and (inputs == inputs[0]).all():
         raise ValueError(f"x must hold sequences that differ, got {n_samples} times the same")
+    if ends is not None:
+        mean = np.where(beyond, 0, inputs).sum(axis=1) / ends[:, None]
+        inputs = np.where(beyond, mean[:, None], inputs)
     return inputs
 
 
-def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
-    """Standardised targets (P, K); class labels become one column per class."""
+def read_targets(y: ArrayLike, n_samples: int) -> tuple[np.ndarray, bool]:
+    """Check targets of ``n_samples`` sequences: class labels (P,) and True, or real targets (P, K) and False."""
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
     raw = np.asarray(y)
     if len(raw.shape) == 0 or len(raw) != n_samples:
         raise ValueError(f"y must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
-    if raw.dtype.kind in "iubU":
-        if raw.ndim != 1:
-            raise ValueError(f"y must be class labels (P,) or real targets, got shape {raw.shape}")
+    if raw.ndim > 2:
+        raise ValueError(
+            f"y must be targets (P,) or (P, K), got shape {raw.shape}: of targets at every step take a few, or their "
+            f"mean over time, or pass all as columns, y.reshape(len(y), -1)"
+        )
+    if raw.dtype.kind in "iubU" and raw.ndim == 1:
         if raw.dtype.kind == "i" and (raw < 0).any():
             raise ValueError(f"y must be non-negative class labels, got {raw.min()} (pass floats for regression)")
-        classes, codes = np.unique(raw, return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"y must hold at least two classes, got only {classes.tolist()}")
-        if len(classes) > n_samples // 2:
-            raise ValueError(
-                f"y must hold at least two samples per class on average, got {len(classes)} classes for "
-                f"{n_samples} samples (pass floats for regression)"
-            )
+        return raw, True
+    if raw.dtype.kind in "iu" and not np.isin(raw, (0, 1)).all():
+        raise ValueError(
+            f"y must be class labels (P,), several labels at once (P, K) of 0 and 1, or real targets, got integers "
+            f"of shape {raw.shape} up to {raw.max()} (pass floats for regression)"
+        )
+    return _checks.real_array("y", raw, ndim=(1, 2), what="targets (P,) or (P, K)").reshape(n_samples, -1), False
+
+
+def check_classes(classes: list[Any], n_samples: int) -> None:
+    """Raise unless there are at least two classes, of at least two samples on average."""
+    if len(classes) < 2:
+        raise ValueError(f"y must hold at least two classes, got only {classes}")
+    if len(classes) > n_samples // 2:
+        raise ValueError(
+            f"y must hold at least two samples per class on average, got {len(classes)} classes for "
+            f"{n_samples} samples (pass floats for regression)"
+        )
+
+
+def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
+    """Standardised targets (P, K); class labels become one column per class."""
+    target, labels = read_targets(y, n_samples)
+    if labels:
+        classes, codes = np.unique(target, return_inverse=True)
+        check_classes(classes.tolist(), n_samples)
         target = np.eye(len(classes))[codes]
-    else:
-        target = _checks.real_array("y", y, ndim=(1, 2), what="targets (P,) or (P, K)")
-        target = target.reshape(n_samples, -1)
     spread = target.std(axis=0)
     if (spread == 0).any():
         raise ValueError(f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}")
     return (target - target.mean(axis=0)) / spread
 
 
-def _periodograms(inputs: np.ndarray) -> np.ndarray:
-    """Hann-tapered periodograms (P, F, D): without the taper a loud band leaks over five decades of quiet ones."""
+def periodograms(inputs: np.ndarray, ends: np.ndarray | None = None) -> np.ndarray:
+    """Hann-tapered periodograms (P, F, D): without the taper a loud band leaks over five decades of quiet ones.
+
+    Each sequence up to its end, on the frequencies of the longest.
+    """
     n = inputs.shape[1] + inputs.shape[1] % 2
-    _, power = scipy.signal.periodogram(inputs, window="hann", nfft=n, detrend="constant", axis=1)
+    if ends is None:
+        _, power = scipy.signal.periodogram(inputs, window="hann", nfft=n, detrend="constant", axis=1)
+    else:
+        power = np.empty((len(inputs), n // 2 + 1, inputs.shape[2]))
+        for end in np.unique(ends):
+            same = ends == end
+            _, power[same] = scipy.signal.periodogram(
+                inputs[same, :end], window="hann", nfft=n, detrend="constant", axis=1
+            )
     power[:, 0] = power[:, 1]  # the mean is removed: no information at zero
-    return _positive(power, axis=(1, 2))
+    return positive(power, axis=(1, 2))
 
 
-def _positive(power: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
+def positive(power: np.ndarray, axis: int | tuple[int, ...] | None = None) -> np.ndarray:
     """Keep a power spectrum above 1e-12 of its maximum, so that it can be divided by and logged."""
     return np.maximum(power, 1e-12 * power.max(axis=axis, keepdims=True))
 
@@ -441,14 +539,18 @@ def _f_statistic(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     basis, singular, _ = np.linalg.svd(target, full_matrices=False)
     basis = basis[:, singular > 1e-8 * singular[0]]  # one-hot columns sum to a constant
     between_df = basis.shape[1]
+    centred = features - features.mean(axis=0)
+    between = (np.tensordot(basis, centred, axes=(0, 0)) ** 2).sum(axis=0)
+    return f_ratio(between, (centred**2).sum(axis=0) - between, between_df, n_samples)
+
+
+def f_ratio(between: np.ndarray, within: np.ndarray, between_df: int, n_samples: int) -> tuple[np.ndarray, float]:
+    """F-statistics from sums of squares, and their expectation under independence."""
     within_df = n_samples - 1 - between_df
     if within_df < 3:
         raise ValueError(
             f"x must hold at least {between_df + 4} sequences for the discriminative method with this target, "
             f"got {n_samples}"
         )
-    centred = features - features.mean(axis=0)
-    between = (np.tensordot(basis, centred, axes=(0, 0)) ** 2).sum(axis=0)
-    within = (centred**2).sum(axis=0) - between
     within = np.maximum(within, 1e-12 * np.maximum(between, 1e-300))
     return (between / between_df) / (within / within_df), within_df / (within_df - 2)

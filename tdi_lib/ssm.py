@@ -266,6 +266,11 @@ class DiagonalSSM(nn.Module):
         # expm1, not exp - 1: for small steps the difference would lose half of the digits
         return log_a, self.B * torch.expm1(log_a) / self.A
 
+    @property
+    def residues(self) -> Complex[Tensor, "H N"]:
+        r"""Residues :math:`c = C b`: the kernel is :math:`2\,\mathrm{Re}\sum_n c_n a_n^l`."""
+        return self.C * self.discretise()[1]
+
     def kernel(self, length: int) -> Float[Tensor, "H L"]:
         r"""Impulse response :math:`k_0 .. k_{L-1}` of every channel.
 

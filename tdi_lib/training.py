@@ -5,12 +5,13 @@ same weights.
 """
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,14 @@ from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
+from tqdm import tqdm
 
 from tdi_lib import _checks
 from tdi_lib.model import SequenceModel
 
-__all__ = ["FitResult", "Scores", "evaluate", "fit", "load_weights", "predict", "save_weights"]
+__all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "load_weights", "predict", "save_weights"]
+
+SLICE = 64  # validation sequences of one model that are looked at at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ class FitResult:
         history: one row per evaluation with ``step``, ``train_loss`` and ``val_loss``.
         best_step: step of the best validation loss.
         best_val_loss: that loss.
-        seconds: wall time.
+        seconds: wall time; of models that were trained at once, this one's share of it.
     """
 
     history: list[dict[str, float]]
@@ -217,11 +221,223 @@ def fit(
         trainer.fit(task, loader, val_loader, ckpt_path=resume)
     best = recorder.state
     if not best["best"]:
-        raise FloatingPointError(f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged")
+        raise _diverged(lr, ssm_lr)
     model.cpu()
     model.load_state_dict(best["best"])
     model.eval()
     return FitResult(best["rows"], best["best_step"], best["best_loss"], time.perf_counter() - start)
+
+
+def fit_many(
+    models: Sequence[SequenceModel],
+    data: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
+    *,
+    seeds: Sequence[int],
+    max_steps: int = 1000,
+    evaluate_every: int = 25,
+    patience: int = 12,
+    batch_size: int = 32,
+    lr: float = 5e-3,
+    ssm_lr: float = 1e-3,
+    weight_decay: float = 0.01,
+    progress: bool = True,
+    device: str | torch.device = "cpu",
+) -> list[FitResult | FloatingPointError]:
+    """Train models of one architecture at once, in place, each as :func:`fit` would train it alone.
+
+    The parameters are stacked and the losses added: a step of AdamW works on every number by itself, so every model
+    takes its own steps, on its own data, in its own order of batches, and stops when :func:`fit` would stop it. Its
+    numbers are those of :func:`fit` up to rounding. A small model leaves most of a GPU idle; fifty fill it.
+
+    Args:
+        models: M models that differ in initial values only, without dropout; changed in place.
+        data: for every model ``(x, y, x_val, y_val)`` as for :func:`fit`. The sets may differ in size, not in length.
+        seeds: the order of every model's batches.
+        device: of torch, such as ``cpu`` or ``cuda``. The models end where they were.
+        max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress: as for :func:`fit`.
+
+    Returns:
+        For every model its result, or the error that :func:`fit` would raise if its training diverged; such a model
+        stays as it was.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+    """
+    for model in models:
+        _checks.module("models", model, SequenceModel)
+    if not models:
+        raise ValueError("models must hold at least one model, got none")
+    if any(module.p > 0 for model in models for module in model.modules() if isinstance(module, nn.Dropout)):
+        raise ValueError("models must have no dropout to be trained at once, got a model with dropout")
+    if len({_architecture(model) for model in models}) > 1:
+        raise ValueError("models must be of one architecture, got several")
+    for name, count in (("data", len(data)), ("seeds", len(seeds))):
+        if count != len(models):
+            raise ValueError(f"{name} must be as many as models ({len(models)}), got {count}")
+    max_steps = _checks.positive_int("max_steps", max_steps)
+    every = _checks.positive_int("evaluate_every", evaluate_every)
+    batch_size = _checks.positive_int("batch_size", batch_size)
+    patience = _checks.positive_int("patience", patience)
+    seeds = [_checks.positive_int("seeds", seed, minimum=0) for seed in seeds]
+    device = torch.device(device)
+    start = time.perf_counter()
+
+    train = _Pool([_tensors("x", d[0], "y", d[1], m) for m, d in zip(models, data, strict=True)], "x", device)
+    validation = _Pool(
+        [_tensors("x_val", d[2], "y_val", d[3], m) for m, d in zip(models, data, strict=True)], "x_val", device
+    )
+    samplers = [_EndlessShuffle(size, every * batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
+    stack = _Stack(models, device, {"lr": lr, "ssm_lr": ssm_lr, "weight_decay": weight_decay})
+    runs = [_Run() for _ in models]
+    alive = list(range(len(models)))  # which models the stack holds, in its order
+    n_epochs = math.ceil(max_steps / every)
+    with tqdm(total=n_epochs * len(models), unit="evaluation", disable=not progress) as bar:
+        for epoch in range(n_epochs):
+            begin = time.perf_counter()
+            for index in alive:
+                samplers[index].set_epoch(epoch)
+            order = torch.tensor([list(samplers[index]) for index in alive]).view(len(alive), every, batch_size)
+            total = torch.zeros(len(alive), dtype=stack.dtype, device=device)
+            for step in range(every):
+                total += stack.step(*train.take(alive, order[:, step]))
+            losses = zip((total / every).tolist(), stack.losses(validation, alive).tolist(), strict=True)
+            seconds = (time.perf_counter() - begin) / len(alive)
+            going = []
+            for place, (train_loss, val_loss) in enumerate(losses):
+                run = runs[alive[place]]
+                run.seconds += seconds
+                if run.note((epoch + 1) * every, train_loss, val_loss):
+                    run.best = stack.weights(place)
+                if math.isfinite(val_loss) and run.waited < patience:
+                    going.append(place)
+            bar.update(len(alive) + (len(alive) - len(going)) * (n_epochs - epoch - 1))
+            if len(going) < len(alive):
+                alive = [alive[place] for place in going]
+                if not alive:
+                    break
+                stack.keep(going)
+    rest = (time.perf_counter() - start - sum(run.seconds for run in runs)) / len(runs)
+    return [run.result(model, rest, lr, ssm_lr) for run, model in zip(runs, models, strict=True)]
+
+
+def _architecture(model: SequenceModel) -> tuple[Any, ...]:
+    shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()]
+    return (model.pooling, model.input_skip, *(ssm.discretisation for ssm in model.ssms), repr(model), *shapes)
+
+
+@dataclasses.dataclass
+class _Run:
+    """One model's record while it trains beside others."""
+
+    rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    best: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    best_loss: float = math.inf
+    best_step: int = 0
+    waited: int = 0
+    seconds: float = 0.0
+
+    def note(self, step: int, train_loss: float, val_loss: float) -> bool:
+        """Add an evaluation; whether it is the best so far."""
+        self.rows.append({"step": step, "train_loss": train_loss, "val_loss": val_loss})
+        if val_loss < self.best_loss:
+            self.best_loss, self.best_step, self.waited = val_loss, step, 0
+            return True
+        self.waited += 1
+        return False
+
+    def result(self, model: SequenceModel, rest: float, lr: float, ssm_lr: float) -> FitResult | FloatingPointError:
+        if not self.best:
+            return _diverged(lr, ssm_lr)
+        model.load_state_dict(self.best)
+        model.eval()
+        return FitResult(self.rows, self.best_step, self.best_loss, self.seconds + rest)
+
+
+class _Pool:
+    """The sets of several models in one tensor, so that one look-up gives a batch to each."""
+
+    def __init__(self, sets: list[tuple[Tensor, Tensor]], name: str, device: torch.device) -> None:
+        if len({(x.shape[1:], y.shape[1:], y.dtype) for x, y in sets}) > 1:
+            raise ValueError(f"{name} must have one length, and its targets one form, for all models")
+        self.sizes = [len(x) for x, _ in sets]
+        self.starts = torch.tensor([0, *self.sizes]).cumsum(0)[:-1]
+        self.x, self.y = (torch.cat(parts).to(device) for parts in zip(*sets, strict=True))
+
+    def take(self, which: list[int], index: Tensor) -> tuple[Tensor, Tensor]:
+        """Sequences (M, B, L, D) and targets at ``index`` (M, B) into each model's own set."""
+        flat = (self.starts[which][:, None] + index).to(self.x.device)
+        return self.x[flat], self.y[flat]
+
+
+class _Stack:
+    """M models of one architecture as one, their parameters stacked along a first axis, and their AdamW."""
+
+    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimiser: dict[str, float]) -> None:
+        self.skeleton = copy.deepcopy(models[0]).to("meta").train()
+        states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
+        names = {id(parameter): name for name, parameter in models[0].named_parameters()}
+        self.state = {name: torch.stack([s[name].detach() for s in states]).to(device) for name in states[0]}
+        for name in names.values():
+            self.state[name].requires_grad_()
+        self.dtype = self.state[next(iter(names.values()))].dtype
+        groups = models[0].parameter_groups(**optimiser)
+        self.optimiser = torch.optim.AdamW(
+            [group | {"params": [self.state[names[id(p)]] for p in group["params"]]} for group in groups]
+        )
+
+    def _each(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        """Loss of every model on every of its samples (M, B)."""
+
+        def one(state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            output = torch.func.functional_call(self.skeleton, state, (x,))
+            if not y.is_floating_point():
+                return nn.functional.cross_entropy(output, y, reduction="none")
+            return nn.functional.mse_loss(output, y, reduction="none").flatten(1).mean(1)
+
+        return torch.func.vmap(one)(state, x, y)
+
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One step of every model on its batch; their losses (M,)."""
+        losses = self._each(self.state, x, y).mean(dim=1)
+        self.optimiser.zero_grad()
+        losses.sum().backward()
+        self.optimiser.step()
+        return losses.detach()
+
+    @torch.no_grad()
+    def losses(self, pool: _Pool, which: list[int]) -> Tensor:
+        """Mean loss of every model on its whole set (M,)."""
+        sizes = torch.tensor([pool.sizes[index] for index in which])
+        total = torch.zeros(len(which), dtype=self.dtype, device=pool.x.device)
+        for first in range(0, int(sizes.max()), SLICE):
+            some = (sizes > first).nonzero()[:, 0]  # the models whose sets reach so far
+            index = torch.arange(first, min(first + SLICE, int(sizes.max())))
+            inside = index < sizes[some, None]
+            batch = pool.take([which[i] for i in some], torch.where(inside, index, 0))
+            rows = some.to(pool.x.device)
+            each = self._each({name: tensor[rows] for name, tensor in self.state.items()}, *batch)
+            total[rows] += torch.where(inside.to(each.device), each, 0.0).sum(dim=1)
+        return total / sizes.to(total)
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        """One model's parameters and buffers."""
+        return {name: tensor[place].detach().cpu().clone() for name, tensor in self.state.items()}
+
+    def keep(self, places: list[int]) -> None:
+        """Let the other models go."""
+        for name, tensor in self.state.items():
+            if tensor.requires_grad:
+                for key, value in self.optimiser.state[tensor].items():
+                    if value.ndim:  # the count of steps is common to all
+                        self.optimiser.state[tensor][key] = value[places]
+                tensor.grad = None
+                tensor.data = tensor.data[places]
+            else:
+                self.state[name] = tensor[places]
+
+
+def _diverged(lr: float, ssm_lr: float) -> FloatingPointError:
+    return FloatingPointError(f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged")
 
 
 @torch.no_grad()
@@ -265,7 +481,7 @@ def _inputs(name: str, x: ArrayLike, model: SequenceModel) -> Tensor:
     inputs = _checks.real_array(name, x, ndim=(3,), what="sequences (P, L, D)")
     if inputs.shape[2] != model.d_input:
         raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
-    return torch.tensor(inputs, dtype=torch.float32)
+    return torch.tensor(inputs, dtype=model.decoder.weight.dtype)
 
 
 def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: SequenceModel) -> tuple[Tensor, Tensor]:
@@ -284,7 +500,7 @@ def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: Sequen
         return inputs, torch.tensor(target, dtype=torch.int64)
     if target.ndim == 1:
         target = target[:, None]
-    return inputs, torch.tensor(target, dtype=torch.float32)
+    return inputs, torch.tensor(target, dtype=inputs.dtype)
 
 
 @contextlib.contextmanager

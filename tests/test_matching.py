@@ -1,5 +1,7 @@
 """Matching: the layer ends with the task's spectrum, by an independent measurement on simulated signals."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -182,13 +184,46 @@ def test_adam_lowers_the_loss_and_leaves_no_gradients() -> None:
 def test_report_names_exactly_what_changed() -> None:
     x = np.random.default_rng(0).normal(size=(40, 64))
     y = x @ np.cos(1.3 * np.arange(64))
-    for layers in ("first", "all"):
+    for layers in ("first", "all", "each", "1", "3"):
         model = SequenceModel(1, 1, d_model=4, d_state=8, n_layers=3, generator=seeded())
         before = {k: v.clone() for k, v in model.state_dict().items()}
         report = tdi_init_(model, x, y, layers=layers, generator=seeded())
         after = model.state_dict()
         assert isinstance(report, MatchReport) and report.seconds > 0
         assert {k for k in after if not torch.equal(before[k], after[k])} == set(report.changed)
+        touched = {name.split(".")[1] for name in report.changed}
+        assert touched == {"first": {"0"}, "1": {"0"}, "3": {"2"}}.get(layers, {"0", "1", "2"})
+
+
+def test_each_layer_is_matched_to_what_enters_it() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 64))
+    y = (np.abs(x @ np.exp(1.3j * np.arange(64))) > 8).astype(int)
+    make = lambda: SequenceModel(1, 2, d_model=4, d_state=8, n_layers=3, generator=seeded())  # noqa: E731
+    model, by_hand = make(), make()
+    report = tdi_init_(model, x, y, layers="each", generator=seeded(1))
+    generator = seeded(1)
+    first = tdi_init_(by_hand.ssms[0], x, y, generator=generator)
+    assert report.loss_after == first.loss_after  # the report is on the first layer, matched to the input
+    with torch.no_grad():
+        h = by_hand.encoder(torch.tensor(x[:, :, None], dtype=torch.float32))
+        h = h + by_hand.layers[0](h)
+        for layer in (1, 2):
+            entering = by_hand.norms[layer - 1](h)
+            tdi_init_(by_hand.ssms[layer], entering[np.argsort(y, kind="stable")], np.sort(y), generator=generator)
+            h = h + by_hand.layers[layer](entering)
+    for one, other in zip(model.ssms, by_hand.ssms, strict=True):
+        torch.testing.assert_close(one.kernel(64), other.kernel(64), rtol=1e-3, atol=1e-3)
+    assert model.training
+    all_alike = make()
+    tdi_init_(all_alike, x, y, layers="all", generator=seeded(1))
+    assert not torch.allclose(all_alike.ssms[1].kernel(64), model.ssms[1].kernel(64), rtol=0.1, atol=0.1)
+
+
+def test_layers_that_are_not_there_are_named() -> None:
+    model = SequenceModel(1, 2, d_model=4, d_state=8, n_layers=2)
+    for layers in ("3", "0", "last"):
+        with pytest.raises(ValueError, match="^layers must be one of first, all, each, 1, 2, got"):
+            tdi_init_(model, np.zeros((4, 8)), np.arange(4), layers=layers)
 
 
 def test_one_layer_alone_and_determinism() -> None:
@@ -276,3 +311,28 @@ def test_flat_init_is_the_flat_estimate_matched() -> None:
     eta = layer_importance(one.ssms[0], report.spectrum)
     assert spectral_loss(one.ssms[0], report.spectrum) < 0.5 < report.loss_before
     assert np.corrcoef(eta, report.spectrum.input_power)[0, 1] < 0.5  # white output, whatever the input's colour
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.7])
+def test_a_share_is_matched_and_the_rest_stays(share: float) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((64, 64))
+    y = x @ np.cos(1.9 * np.arange(64))
+    before, after = DiagonalSSM(16, 8, generator=seeded(1)), DiagonalSSM(16, 8, generator=seeded(1))
+    tdi_init_(after, x, y, share=share, generator=seeded(2))
+    kept = (before.A_imag == after.A_imag).all(dim=1).numpy()
+    assert (~kept).sum() == int(16 * share)
+    for name in ("log_A_real", "C_real_imag", "log_dt"):
+        old, new = getattr(before, name), getattr(after, name)
+        assert torch.equal(old[kept], new[kept])
+    poles = after.log_poles.imag.detach().numpy()[~kept]
+    assert abs(np.median(poles) - 1.9) < 0.2
+    assert np.diff(np.flatnonzero(~kept)).max() <= math.ceil(1 / share)  # evenly spread
+
+
+def test_a_share_of_nothing_is_refused() -> None:
+    ssm = DiagonalSSM(4, 8, generator=seeded())
+    with pytest.raises(ValueError, match="share must leave one of 4 channels to match, got 0.2"):
+        match_power_spectrum_(ssm, spectrum(band(1.2)), share=0.2)
+    with pytest.raises(ValueError, match="share must be 1 with solver 'adam'"):
+        match_power_spectrum_(ssm, spectrum(band(1.2)), share=0.5, solver="adam")

@@ -416,7 +416,7 @@ NAN = np.where(np.arange(16) == 3, np.nan, X)
         (X, np.full(12, np.nan), ValueError, "y must be finite"),
         (X, Y * 1j, TypeError, "y must be real"),
         (X, np.ones((12, 1, 1)), ValueError, "y must be targets"),
-        (X, np.ones((12, 2), int), ValueError, "y must be class labels"),
+        (X, np.full((12, 2), 3), ValueError, "y must be class labels"),
     ],
 )
 def test_bad_samples_are_named(x, y, error: type[Exception], name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tdi_lib.model import SequenceModel
-from tdi_lib.training import evaluate, fit, load_weights, predict, save_weights
+from tdi_lib.training import evaluate, fit, fit_many, load_weights, predict, save_weights
 
 
 def tones(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +108,89 @@ def test_interrupted_training_resumes_to_the_same_result(tmp_path: Path) -> None
     assert result.history == expected.history
     first, second = whole.state_dict(), resumed.state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+# seed, size of the training and the validation set, init: some sets smaller than a batch, some models stopped early
+MANY = [(0, 40, 13, "lin"), (1, 64, 70, "inv"), (2, 100, 130, "lin"), (3, 12, 5, "dfout")]
+
+
+def many(dtype: torch.dtype, d_output: int = 2) -> tuple[list[SequenceModel], list[tuple[np.ndarray, ...]]]:
+    models = [make(d_output, seed, init=init).to(dtype) for seed, _, _, init in MANY]
+    data = [(*tones(n, seed), *tones(n_val, seed + 10)) for seed, n, n_val, _ in MANY]
+    if d_output == 1:
+        data = [(x, x[:, :, 0].mean(axis=1), x_val, x_val[:, :, 0].mean(axis=1)) for x, _, x_val, _ in data]
+    return models, data
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "steps"),
+    # AdamW divides by the gradient's own size, so where a gradient is nothing but rounding it makes a whole step of
+    # it: float32 runs part slowly, and only float64 shows over many steps that the algorithm is the same.
+    [(torch.float64, 1e-9, 200), (torch.float32, 1e-3, 60)],
+)
+def test_many_at_once_train_as_each_alone(dtype: torch.dtype, rtol: float, steps: int) -> None:
+    options = {"max_steps": steps, "evaluate_every": 10, "patience": 1, "batch_size": 16, "lr": 0.02, "progress": False}
+    alone, data = many(dtype)
+    singles = [
+        fit(model, x, y, x_val=x_val, y_val=y_val, seed=seed, device="cpu", **options)
+        for model, (x, y, x_val, y_val), (seed, *_) in zip(alone, data, MANY, strict=True)
+    ]
+    models, _ = many(dtype)
+    results = fit_many(models, data, seeds=[seed for seed, *_ in MANY], **options)
+    if dtype == torch.float64:
+        assert len({len(single.history) for single in singles}) > 1  # some did stop before others
+    for single, result, one, model in zip(singles, results, alone, models, strict=True):
+        assert not isinstance(result, Exception)
+        assert result.best_step == single.best_step and len(result.history) == len(single.history)
+        for ours, theirs in zip(result.history, single.history, strict=True):
+            assert ours == pytest.approx(theirs, rel=rtol)
+        assert result.best_val_loss == pytest.approx(single.best_val_loss, rel=rtol)
+        scores, expected = evaluate(model, *tones(100, 50)), evaluate(one, *tones(100, 50))
+        assert scores.loss == pytest.approx(expected.loss, rel=rtol)
+        assert not model.training and all(p.device.type == "cpu" for p in model.parameters())
+
+
+def test_many_regressions_at_once() -> None:
+    models, data = many(torch.float64, 1)
+    alone, _ = many(torch.float64, 1)
+    options = {"max_steps": 30, "evaluate_every": 10, "progress": False}
+    results = fit_many(models, data, seeds=[0] * 4, **options)
+    x, y, x_val, y_val = data[2]
+    single = fit(alone[2], x, y, x_val=x_val, y_val=y_val, seed=0, device="cpu", **options)
+    assert results[2].history == [pytest.approx(row, rel=1e-9) for row in single.history]
+    assert [row["step"] for row in results[0].history] == [10, 20, 30]
+
+
+def test_what_diverges_leaves_the_others_alone() -> None:
+    models, data = many(torch.float64)
+    healthy, _ = many(torch.float64)
+    with torch.no_grad():
+        models[1].decoder.weight.fill_(torch.inf)
+    before = models[1].decoder.bias.clone()
+    options = {"seeds": [0] * 4, "max_steps": 20, "evaluate_every": 10, "progress": False}
+    results, expected = fit_many(models, data, **options), fit_many(healthy, data, **options)
+    assert isinstance(results[1], FloatingPointError) and "training diverged" in str(results[1])
+    assert torch.equal(models[1].decoder.bias, before)
+    for index in (0, 2, 3):
+        assert results[index].history == [pytest.approx(row, rel=1e-9) for row in expected[index].history]
+
+
+def test_bad_arguments_of_many_are_named() -> None:
+    models, data = many(torch.float32)
+    for changed, error, message in [
+        ({"models": []}, ValueError, "models must hold at least one"),
+        ({"models": [3, *models[1:]]}, TypeError, "models must be a SequenceModel"),
+        ({"models": [make(dropout=0.1), *models[1:]]}, ValueError, "models must have no dropout"),
+        ({"models": [make(3), *models[1:]]}, ValueError, "models must be of one architecture"),
+        ({"models": [make(pooling="last"), *models[1:]]}, ValueError, "models must be of one architecture"),
+        ({"data": data[:2]}, ValueError, r"data must be as many as models \(4\), got 2"),
+        ({"data": [tuple(a[:, :9] if a.ndim == 3 else a for a in data[0]), *data[1:]]}, ValueError, "x must have one"),
+        ({"seeds": [1]}, ValueError, "seeds must be as many"),
+        ({"seeds": [0, 1, 2, -1]}, ValueError, "seeds must be at least 0"),
+        ({"patience": 0}, ValueError, "patience"),
+    ]:
+        with pytest.raises(error, match=f"^{message}"):
+            fit_many(**({"models": models, "data": data, "seeds": [0] * 4, "progress": False} | changed))
 
 
 def test_small_sets_are_gone_through_more_often() -> None:

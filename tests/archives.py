@@ -1,0 +1,136 @@
+"""Small archives in the formats of the real ones, for the tests of the readers and of the download."""
+
+from __future__ import annotations
+
+import copyreg
+import gzip
+import io
+import pickle
+import tarfile
+import wave
+import zipfile
+from typing import Any
+
+import numpy as np
+
+
+def zipped(members: dict[str, str | bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in members.items():
+            archive.writestr(zipfile.ZipInfo(name), text)
+    return buffer.getvalue()
+
+
+def tarred(members: dict[str, bytes], mode: str = "w:gz", *, links: bool = True) -> bytes:
+    """A tar that also holds a link, which readers must leave alone."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, contents in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(contents)
+            archive.addfile(info, io.BytesIO(contents))
+        link = tarfile.TarInfo("a-link.wav")
+        link.type, link.linkname = tarfile.SYMTYPE, "elsewhere"
+        if links:
+            archive.addfile(link)
+    return buffer.getvalue()
+
+
+def debian(members: dict[str, bytes]) -> bytes:
+    """A binary package as deb(5) describes it: an ar archive of three members, the last a compressed tar."""
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar.xz": tarred({"./control": b"Package: tiny\n"}, "w:xz") + b"odd"[: 1 + len(members) % 2],
+        "data.tar.xz": tarred({f"./{name}": contents for name, contents in members.items()}, "w:xz"),
+    }
+    package = b"!<arch>\n"
+    for name, contents in parts.items():
+        package += f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(contents):<10}`\n".encode() + contents
+        package += b"\n" * (len(contents) % 2)
+    return package
+
+
+def recording(samples: np.ndarray, rate: int, channels: int = 1) -> bytes:
+    """A wave file of 16-bit samples, full scale one."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as sound:
+        sound.setparams((channels, 2, rate, 0, "NONE", ""))
+        sound.writeframes(np.round(np.asarray(samples) * 32767).astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def idx_file(values: np.ndarray) -> bytes:
+    axes = b"".join(int(n).to_bytes(4, "big") for n in values.shape)
+    return gzip.compress(bytes([0, 0, 8, values.ndim]) + axes + values.astype(np.uint8).tobytes())
+
+
+# ---- pickles as an old pandas and numpy wrote them, with protocol 2 ------------------------------------
+
+
+class DataFrame:
+    def __init__(self, state: dict[str, Any]) -> None:
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        return copyreg._reconstructor, (DataFrame, object, None), self.state
+
+
+class BlockManager:
+    def __init__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def __reduce__(self) -> Any:
+        return BlockManager, (), self.state
+
+
+class Index:
+    def __init__(self, **what: Any) -> None:
+        self.what = what
+
+    def __reduce__(self) -> Any:
+        return _new_Index, (type(self), self.what)
+
+
+class RangeIndex(Index):
+    pass
+
+
+def _new_Index(kind: type, what: dict[str, Any]) -> Index:
+    raise NotImplementedError
+
+
+MODULES = {
+    "DataFrame": "pandas.core.frame",
+    "BlockManager": "pandas.core.internals.managers",
+    "_new_Index": "pandas.core.indexes.base",
+    "Index": "pandas.core.indexes.base",
+    "RangeIndex": "pandas.core.indexes.range",
+    "_reconstruct": "numpy.core.multiarray",
+}
+
+
+def old_pickle(value: Any) -> bytes:
+    """The pickle, with names in the modules where they were in 2020."""
+    text = pickle.dumps(value, protocol=2)
+    for name, module in MODULES.items():
+        for here in (__name__, "numpy._core.multiarray"):
+            text = text.replace(f"c{here}\n{name}\n".encode(), f"c{module}\n{name}\n".encode())
+    return text
+
+
+def data_frame(columns: dict[str, np.ndarray]) -> DataFrame:
+    """A frame of numbers: real columns in one block, whole ones in another, their order kept by positions."""
+    names = np.array([*columns, None], dtype=object)[:-1]
+    real = [i for i, values in enumerate(columns.values()) if values.dtype.kind == "f"]
+    whole = [i for i in range(len(names)) if i not in real]
+    blocks = [
+        {"values": np.array([columns[names[i]] for i in where]), "mgr_locs": slice(where[0], where[-1] + 1, 1)}
+        for where in (real, whole)
+    ]
+    length = len(next(iter(columns.values())))
+    axes = [Index(data=names, name=None), RangeIndex(name=None, start=0, stop=length, step=1)]
+    values = [block["values"] for block in blocks]
+    items = [Index(data=names[block["mgr_locs"]], name=None) for block in blocks]
+    manager = BlockManager((axes, values, items, {"0.14.1": {"axes": axes, "blocks": blocks}}))
+    return DataFrame({"_data": manager, "_typ": "dataframe", "_metadata": [], "attrs": {}})

