@@ -43,7 +43,7 @@ class SisoSSM(Protocol):
 
     @property
     def residues(self) -> Tensor:
-        """Residues c (H, N), complex: input and output weights in one."""
+        """Residues c (H, N), complex, input and output weights in one."""
 
     def set_log_poles_(self, log_poles: Tensor, residues: Tensor) -> None:
         """Place log-poles and residues, both (H, N), in place."""
