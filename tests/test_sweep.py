@@ -141,7 +141,8 @@ def deadly(config: dict) -> dict:
 
 def test_a_local_cluster_with_workers_killed_records_what_a_serial_run_does(tmp_path: Path) -> None:
     """One configuration kills a worker once, another each that takes it: only the latter is left, and is noted."""
-    import dask  # here: every worker imports this file
+    import dask  # here and not above: every worker imports this file
+    import distributed  # noqa: F401  brings the settings that are changed below
 
     configs = [{"n": n, "mark": str(tmp_path / "mark")} for n in (*range(8), 13)]
     with dask.config.set({"distributed.scheduler.allowed-failures": 1}):  # not 3: workers take long to start
