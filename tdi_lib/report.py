@@ -30,7 +30,7 @@ ORDERS = {
 }
 COLOURS = {"use it": "#0b5d3b", "try it": "#0b3c6f", "do not bother": "#5a5a5a"}
 SCALE = "0: the same spectrum; 2: nothing in common"
-WIDTH = 100
+WIDTH = 72
 COMMANDS = {
     "tdi": "tdi init DATA -o init.safetensors",
     "flat": "tdi init DATA --method flat -o init.safetensors",
