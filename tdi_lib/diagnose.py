@@ -24,6 +24,7 @@ from tdi_lib.spectrum import (
     TaskSpectrum,
     check_inputs,
     estimate_task_spectrum,
+    evenly,
     evidence_of_orders,
     order_evidence,
     standardise_targets,
@@ -326,7 +327,7 @@ def spectral_structure(x: ArrayLike, y: ArrayLike, *, n_permutations: int = 199,
     target = standardise_targets(y, len(inputs))  # (P K)
     first, second = order_evidence(inputs, y)
     if len(inputs) > ENOUGH:
-        keep = np.lexsort(target.T)[np.linspace(0, len(target) - 1, ENOUGH).astype(int)]
+        keep = evenly(target, ENOUGH)
         inputs, target = inputs[keep], target[keep]
     orders = [np.arange(len(target)), *(generator.permutation(len(target)) for _ in range(n_permutations))]
     both = np.maximum(*evidence_of_orders(inputs, target[np.array(orders)]))

@@ -27,10 +27,10 @@ def feature_root(gram: ArrayLike) -> np.ndarray:
     array([2., 3.])
     """
     matrix = _checks.real_array("gram", gram, ndim=(2,), what="a symmetric matrix (L, L)")
-    if matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T, atol=1e-8 * np.abs(matrix).max()):
-        raise ValueError(
-            f"gram must be symmetric, got shape {matrix.shape} or a matrix that differs from its transpose"
-        )
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"gram must be symmetric, got shape {matrix.shape}")
+    if not np.allclose(matrix, matrix.T, atol=1e-8 * np.abs(matrix).max()):
+        raise ValueError("gram must be symmetric, got a matrix that differs from its transpose")
     values, axes = np.linalg.eigh(matrix)
     if values[0] < -1e-8 * max(values[-1], -values[0]):
         raise ValueError(f"gram must be positive semi-definite, got an eigenvalue {values[0]:.3g}")

@@ -273,7 +273,7 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     n_samples, length, n_channels = inputs.shape
     enough = max(128, math.isqrt(MAX_WORK // (length * n_channels)))
     if min(n_samples, length * n_channels) > enough:
-        keep = _evenly(target, enough)
+        keep = evenly(target, enough)
         inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
     n_freq = len(log_s_u)
     spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
@@ -374,7 +374,7 @@ def better_order(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None
 
 def _order_evidence(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> tuple[float, float]:
     if len(inputs) > ENOUGH:
-        keep = _evenly(target, ENOUGH)
+        keep = evenly(target, ENOUGH)
         inputs, target, ends = inputs[keep], target[keep], None if ends is None else ends[keep]
     first, second = evidence_of_orders(inputs, target[None], ends)
     return float(first[0]), float(second[0])
@@ -395,7 +395,7 @@ def evidence_of_orders(
     return first, _evidence(logs @ logs.T, targets)
 
 
-def _evenly(target: np.ndarray, count: int) -> np.ndarray:
+def evenly(target: np.ndarray, count: int) -> np.ndarray:
     """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
     return np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
 

@@ -258,6 +258,25 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
     return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
 
 
+def _fit(model: SequenceModel, sets: tuple[np.ndarray, ...], trial: Trial, max_steps: int, progress: bool) -> FitResult:
+    """Train as the trial says, alone."""
+    x, y, x_val, y_val = sets
+    return fit(
+        model,
+        x,
+        y,
+        x_val=x_val,
+        y_val=y_val,
+        max_steps=max_steps,
+        patience=trial.patience,
+        batch_size=trial.batch_size,
+        lr=trial.lr,
+        seed=trial.seed,
+        progress=progress,
+        device="gpu" if torch.cuda.is_available() else "cpu",
+    )
+
+
 def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndarray, progress: bool) -> float:
     """Teach the model, but for its decoder, to predict every next value of the training sequences; returns seconds."""
     predictor = SequenceModel(
@@ -271,20 +290,8 @@ def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndar
     )
     trunk = {name: value for name, value in model.state_dict().items() if not name.startswith("decoder.")}
     predictor.load_state_dict(trunk, strict=False)
-    result = fit(
-        predictor,
-        x[:, :-1],
-        x[:, 1:],
-        x_val=x_val[:, :-1],
-        y_val=x_val[:, 1:],
-        max_steps=trial.pretrain_steps,
-        patience=trial.patience,
-        batch_size=trial.batch_size,
-        lr=trial.lr,
-        seed=trial.seed,
-        progress=progress,
-        device="gpu" if torch.cuda.is_available() else "cpu",
-    )
+    sets = x[:, :-1], x[:, 1:], x_val[:, :-1], x_val[:, 1:]
+    result = _fit(predictor, sets, trial, trial.pretrain_steps, progress)
     model.load_state_dict({name: predictor.state_dict()[name] for name in trunk}, strict=False)
     return result.seconds
 
@@ -319,21 +326,7 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
         FloatingPointError: if the training diverged.
     """
     prepared = _prepare(trial, progress)
-    x, y, x_val, y_val = prepared.data
-    result = fit(
-        prepared.model,
-        x,
-        y,
-        x_val=x_val,
-        y_val=y_val,
-        max_steps=trial.max_steps,
-        patience=trial.patience,
-        batch_size=trial.batch_size,
-        lr=trial.lr,
-        seed=trial.seed,
-        progress=progress,
-        device="gpu" if torch.cuda.is_available() else "cpu",
-    )
+    result = _fit(prepared.model, prepared.data, trial, trial.max_steps, progress)
     return prepared.row(result, _device(), 1)
 
 
