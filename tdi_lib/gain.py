@@ -2,10 +2,11 @@ r"""What will a matched start bring? Two answers before anything is trained.
 
 :func:`forecast_gain` asks the theory, in the world that the estimated spectrum describes. :func:`compare_starts` asks
 the samples: a linear read-out of the *untrained* layer is fitted on one half and tested on the other. Both look at a
-single layer; what a deep model makes of its start is another question.
+single layer; :func:`compare_features` does the same with whatever an untrained model makes of its input.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -17,11 +18,13 @@ from tdi_lib.regression import RIDGES, evidence_curve, feature_root, ridge_path
 from tdi_lib.spectrum import TaskSpectrum, check_inputs, order_evidence, standardise_targets
 from tdi_lib.theory import layer_matrix
 
-__all__ = ["Comparison", "compare_starts", "forecast_gain"]
+__all__ = ["Comparison", "compare_features", "compare_starts", "forecast_gain"]
 
 ORDERS = ("auto", "first", "second")
 MIN_SAMPLES = 8
+CHUNK = 2**22  # numbers held at once while powers are taken
 Layer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Features = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Comparison:
         rival: the same of the second.
         difference: rival less base.
         standard_error: of the difference.
-        order: ``first`` or ``second``: the read-out that was asked.
+        order: ``first`` or ``second``: the read-out that was asked; ``given`` if it saw features of the caller's.
     """
 
     base: float
@@ -53,7 +56,7 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
 
     The read-out is ridge regression, its ridge by evidence, for real targets and for one column per class alike. For
     a task of first order it sees the layer's whole output, for one of second order the logarithm of each channel's
-    mean output power.
+    mean output power over the last three quarters, once the filters no longer ring from the sudden beginning.
 
     Args:
         base, rival: functions of a training half, ``layer(x, y)``, that return impulse responses (H, L). A start that
@@ -75,33 +78,63 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
     (True, False)
     """
     order = _checks.choice("order", order, ORDERS)
+    if order == "auto":
+        first, second = order_evidence(x, y)
+        order = "first" if first >= second else "second"
+
+    def features(layer: Layer) -> Features:
+        def of_half(x_half: np.ndarray, y_half: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            kernels = np.asarray(layer(x_half, y_half), dtype=np.float64)
+            if order == "second":
+                return functools.partial(_log_powers, kernels)
+            root = feature_root(layer_matrix(kernels))
+            return lambda inputs: np.einsum("pld,lm->pdm", inputs, root).reshape(len(inputs), -1)
+
+        return of_half
+
+    return dataclasses.replace(compare_features(features(base), features(rival), x, y), order=order)
+
+
+def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
+    """Ask the samples which of two sets of features is the better one: each half tests what was fitted on the other.
+
+    As :func:`compare_starts`, for features of any kind, such as the pooled outputs of an untrained deep model.
+
+    Args:
+        base, rival: functions of a training half, ``features(x, y)``, that return a function from all samples
+            (P, L, D) to their features (P, M).
+        x, y: as for :func:`compare_starts`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 32))
+    >>> mean, power = (lambda x, y: lambda u: u.mean(axis=1)), (lambda x, y: lambda u: (u**2).mean(axis=1))
+    >>> compare_features(mean, power, x, (x**2).mean(axis=1)).better
+    True
+    """
     inputs = check_inputs(x)  # (P L D)
     if len(inputs) < MIN_SAMPLES:
         raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences to be split, got {len(inputs)}")
     target = standardise_targets(y, len(inputs))  # (P K)
-    if order == "auto":
-        first, second = order_evidence(inputs, y)
-        order = "first" if first >= second else "second"
     labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     halves = np.zeros(len(inputs), bool)
     halves[np.lexsort(target.T)[::2]] = True
     misses = np.zeros((2, len(inputs)))
     for fit in (halves, ~halves):
-        for row, layer in zip(misses, (base, rival), strict=True):
-            kernels = np.asarray(layer(inputs[fit], labels[fit]), dtype=np.float64)
-            if order == "first":
-                root = feature_root(layer_matrix(kernels))
-                features = np.einsum("pld,lm->pdm", inputs, root).reshape(len(inputs), -1)
-            else:
-                features = _log_powers(kernels, inputs)
-            features = features - features[fit].mean(axis=0)
+        for row, name, make in zip(misses, ("base", "rival"), (base, rival), strict=True):
+            raw = _checks.real_array(name, make(inputs[fit], labels[fit])(inputs), ndim=(2,), what="features (P, M)")
+            if len(raw) != len(inputs):
+                raise ValueError(f"{name} must give a row for each of {len(inputs)} sequences, got shape {raw.shape}")
+            features = raw - raw[fit].mean(axis=0)
             mean = target[fit].mean(axis=0)
             path = ridge_path(features[fit], target[fit] - mean)
             row[~fit] = ((features[~fit] @ path.weights[path.best] + mean - target[~fit]) ** 2).mean(axis=1)
     difference = misses[1] - misses[0]
     standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
     base_miss, rival_miss = map(float, misses.mean(axis=1))
-    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, order)
+    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, "given")
 
 
 def forecast_gain(
@@ -152,12 +185,20 @@ def forecast_gain(
 
 
 def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """Logarithm of each channel's mean output power on every input channel (P, H D), standardised."""
+    """Logarithm of each channel's mean output power on every input channel (P, H D), standardised.
+
+    The first quarter is left out: there all filters ring from the sudden beginning of the sequence, which in a band
+    far quieter than the rest of the input drowns everything.
+    """
     length = inputs.shape[1]
-    response = np.fft.rfft(kernels, n=2 * length)  # (H F)
-    spectra = np.fft.rfft(inputs - inputs.mean(axis=1, keepdims=True), n=2 * length, axis=1)  # (P F D)
-    weight = np.full(length + 1, 2.0)
-    weight[[0, -1]] = 1.0
-    power = np.einsum("hf,pfd->phd", weight * np.abs(response) ** 2, np.abs(spectra) ** 2)
-    logs = np.log(np.maximum(power, 1e-12 * power.max())).reshape(len(inputs), -1)
+    response = np.fft.rfft(kernels, n=2 * length)[:, :, None]  # (H F 1)
+    slab = max(1, CHUNK // (2 * length * len(kernels) * inputs.shape[2]))
+    power = []
+    for first in range(0, len(inputs), slab):
+        part = inputs[first : first + slab]
+        spectra = np.fft.rfft(part - part.mean(axis=1, keepdims=True), n=2 * length, axis=1)  # (P F D)
+        output = np.fft.irfft(response * spectra[:, None], n=2 * length, axis=2)[:, :, length // 4 : length]
+        power.append((output**2).mean(axis=2))  # (P H D)
+    powers = np.concatenate(power)
+    logs = np.log(np.maximum(powers, 1e-12 * powers.max())).reshape(len(inputs), -1)
     return (logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-12)

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from tdi_lib import _checks
 
-__all__ = ["PairedDifference", "paired_difference", "sample_efficiency"]
+__all__ = ["PairedDifference", "holm", "paired_difference", "sample_efficiency"]
 
 
 class PairedDifference(NamedTuple):
@@ -53,6 +53,27 @@ def paired_difference(
     )
     interval = result.confidence_interval
     return PairedDifference(float(difference.mean()), float(interval.low), float(interval.high))
+
+
+def holm(p_values: ArrayLike) -> np.ndarray:
+    """Adjust p-values for being several (Holm 1979): those below 0.05 are together wrong with probability 0.05 at most.
+
+    Args:
+        p_values: of K tests, in [0, 1], (K,).
+
+    Returns:
+        The adjusted values in the same order: times K for the smallest, K - 1 for the next, and never falling.
+
+    >>> holm([0.04, 0.01, 0.03]).round(3)
+    array([0.06, 0.03, 0.06])
+    """
+    p = _checks.real_array("p_values", p_values, ndim=(1,), what="one p-value per test (K,)")
+    if not p.size or p.min() < 0 or p.max() > 1:
+        raise ValueError(f"p_values must lie in [0, 1] and be at least one, got {p.tolist()}")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)), 1.0)
+    return adjusted
 
 
 def sample_efficiency(n_samples: ArrayLike, base: ArrayLike, reached: float, at: float) -> float:

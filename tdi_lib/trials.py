@@ -5,6 +5,7 @@ small slice. Running it again runs only what is missing.
 """
 
 import argparse
+import copy
 import dataclasses
 import functools
 import importlib.metadata
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,13 @@ import torch
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks, datasets
+from tdi_lib.gain import compare_features, compare_starts
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
 from tdi_lib.store import Store
 from tdi_lib.sweep import sweep
-from tdi_lib.training import FitResult, evaluate, fit, fit_many
+from tdi_lib.training import FitResult, evaluate, fit, fit_many, predict
 
 __all__ = [
     "INITS",
@@ -44,7 +46,10 @@ __all__ = [
     "TOGETHER",
     "Trial",
     "autocorrelation_steps",
+    "deep_trials",
     "find_trial",
+    "forecast_config",
+    "forecast_trial",
     "provenance",
     "read_study",
     "record_study",
@@ -115,7 +120,62 @@ class Trial:
 TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")
 """What trials must have in common to be trained at once."""
 
+DEEP_SIZES = {
+    "activities": (50, 200, 800, 7415),
+    "chlorine": (50, 200, 467),
+    "cricketx": (50, 200, 390),
+    "ecg5000": (50, 200, 500),
+    "electric": (50, 200, 800, 8926),
+    "forda": (50, 200, 800, 3601),
+    "freezer": (50, 150),
+    "watch": (50, 200, 1328),
+}
+"""Data sets and numbers of examples of the deep study; the last number is all there are."""
+
+
+def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]:
+    """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
+    and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers.
+
+    Args:
+        seeds: of the comparison over sizes.
+        rival_seeds: of everything else.
+    """
+
+    def trial(dataset: str, n: int, seed: int, init: str, **options: Any) -> Trial:
+        return Trial(dataset, n, seed, init, max_steps=400 if n <= 1000 else 1000, patience=10, **options)
+
+    middle = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
+    trials = [
+        trial(dataset, n, seed, init)
+        for seed in seeds
+        for dataset, sizes in DEEP_SIZES.items()
+        for n in sizes
+        for init in ("lin", "tdi", "half")
+        if n != 800 or init == "lin" or dataset == "forda"  # elsewhere 800 is a point of the default's curve only
+    ]
+    for seed in rival_seeds:
+        for dataset, n in middle.items():
+            trials += [
+                trial(dataset, n, seed, init) for init in ("cross", "flat", "inv", "legs", "dfout", "scaled", "acf")
+            ]
+            trials += [
+                trial(dataset, n, seed, "lin", dt_min=low, dt_max=high)
+                for low in (1e-4, 1e-3, 1e-2)
+                for high in (1e-2, 1e-1, 1.0)
+                if low < high and (low, high) != (1e-3, 1e-1)
+            ]
+            trials.append(trial(dataset, n, seed, "lin", pretrain_steps=400))
+        trials += [
+            trial(dataset, 200, seed, init, n_layers=4, layers=layers)
+            for dataset in ("activities", "ecg5000", "forda", "watch")
+            for init, layers in (("lin", "first"), ("tdi", "first"), ("tdi", "4"), ("tdi", "all"), ("tdi", "each"))
+        ]
+    return trials
+
+
 STUDIES: dict[str, list[Trial]] = {
+    "deep": deep_trials(range(10), range(5)),
     "low_data": [
         Trial(dataset, n, seed, init)
         for dataset, seeds in (("forda", 5), ("mnist5k", 3))
@@ -180,6 +240,7 @@ class _Prepared:
     task: TaskSpectrum
     init_seconds: float
     start: dict[str, Any]
+    drawn: torch.Tensor  # state of the generator once the model was drawn
 
     def row(self, result: FitResult, device: str, together: int) -> dict[str, Any]:
         mean, scale = self.scale
@@ -240,6 +301,7 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
         dt_max=steps[1],
         generator=generator,
     )
+    drawn = generator.get_state()
     if bank:
         report = tdi_init_(
             model,
@@ -255,7 +317,7 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
     if trial.pretrain_steps > 0:
         init_seconds += _pretrain_(model, trial, x, x_val, progress)
     sets = (x, part.y, x_val, part.y_val)
-    return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task))
+    return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task), drawn)
 
 
 def _fit(model: SequenceModel, sets: tuple[np.ndarray, ...], trial: Trial, max_steps: int, progress: bool) -> FitResult:
@@ -330,6 +392,69 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
     return prepared.row(result, _device(), 1)
 
 
+def forecast_trial(trial: Trial) -> dict[str, Any]:
+    """What can be said of a matched start before training, from the trial's training examples alone; returns a row.
+
+    Besides the configuration, whose ``init`` must be ``lin``, the start to be judged against:
+
+    - ``layer_base``, ``layer_rival``, ``layer_difference``, ``layer_error``: mean squared misses of a linear read-out
+      of the untrained first layer, default and matched, on examples that neither saw
+      (:func:`~tdi_lib.gain.compare_starts`: the guard);
+    - ``model_base`` and so on: the same for the pooled outputs of the whole untrained model, nonlinearities and mixing
+      included (:func:`~tdi_lib.gain.compare_features`);
+    - ``mismatch``: spectral loss of the default first layer to the task's spectrum; ``method``: order of the task;
+    - ``forecast_seconds``: what all this took.
+    """
+    if trial.init != "lin" or trial.pretrain_steps:
+        raise ValueError(f"trial.init must be lin, without pretraining, to be judged against, got {trial.init!r}")
+    prepared, start = _prepare(trial, False), time.perf_counter()
+    x, y = prepared.data[:2]
+
+    def matched(x_half: np.ndarray, y_half: np.ndarray) -> SequenceModel:
+        model = copy.deepcopy(prepared.model)
+        generator = torch.Generator()
+        generator.set_state(prepared.drawn)
+        tdi_init_(model, x_half, y_half, layers=trial.layers, generator=generator)
+        return model
+
+    def kernels(model: SequenceModel) -> np.ndarray:
+        return model.ssms[0].kernel(x.shape[1]).double().numpy()
+
+    with torch.no_grad():
+        order = "second" if prepared.task.method == "discriminative" else "first"
+        asked = {
+            "layer": compare_starts(
+                lambda *_: kernels(prepared.model), lambda *half: kernels(matched(*half)), x, y, order=order
+            ),
+            "model": compare_features(
+                lambda *_: functools.partial(_pooled, prepared.model),
+                lambda *half: functools.partial(_pooled, matched(*half)),
+                x,
+                y,
+            ),
+        }
+    row = dataclasses.asdict(trial) | {"method": prepared.task.method, "mismatch": prepared.start["alignment"][0]}
+    for name, found in asked.items():
+        row |= {
+            f"{name}_base": found.base,
+            f"{name}_rival": found.rival,
+            f"{name}_difference": found.difference,
+            f"{name}_error": found.standard_error,
+        }
+    return row | {"forecast_seconds": time.perf_counter() - start}
+
+
+def _pooled(model: SequenceModel, x: np.ndarray) -> np.ndarray:
+    """What the model hands to its decoder (P, H)."""
+    seen: list[torch.Tensor] = []
+    hook = model.decoder.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    try:
+        predict(model, x)
+    finally:
+        hook.remove()
+    return torch.cat(seen).double().numpy()
+
+
 def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[str, Any] | Exception]:
     """The rows of :func:`run_trial`, of trials that are trained at once (:func:`~tdi_lib.training.fit_many`).
 
@@ -397,6 +522,7 @@ def record_study(
     scheduler: str | None = None,
     n_workers: int | None = None,
     progress: bool = True,
+    function: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
 ) -> pd.DataFrame:
     """Run the trials that ``path`` (Parquet) does not hold yet, write it anew with their rows, and return them all.
 
@@ -410,18 +536,22 @@ def record_study(
         folder: of the sweep's store; ``_build/sweeps`` and the file's name if omitted.
         together: how many trials are trained at once on a worker, at most (:func:`run_trials`); for a GPU.
         scheduler, n_workers, progress: as for :func:`~tdi_lib.sweep.sweep`.
+        function: what is done with a configuration: :func:`run_config`, or :func:`forecast_config`.
 
     Raises:
+        ValueError: if a ``function`` is given and ``together`` is not 1.
         RuntimeError: if there is not one row to write.
     """
     path, together = Path(path), _checks.positive_int("together", together)
+    if function is not None and together > 1:
+        raise ValueError(f"together must be 1 with a function of one configuration, got {together}")
     store = Store(Path("_build", "sweeps", path.stem) if folder is None else folder)
     for row in _read(path) if path.exists() else []:
         config = {name: row[name] for name in _FIELDS}
         if config not in store:
             store.put(config, {str(name): value for name, value in row.items() if name not in config})
     report = sweep(
-        run_config if together == 1 else run_configs,
+        function or (run_config if together == 1 else run_configs),
         [dataclasses.asdict(trial) for trial in sorted(set(trials), key=lambda t: (t.seed, t))],  # whole seeds first
         store.folder,
         batch=None if together == 1 else functools.partial(_batches, together),
@@ -444,6 +574,11 @@ def record_study(
 def run_config(config: dict[str, Any]) -> dict[str, Any]:
     """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
     return _measured(config, run_trial(Trial(**config)))
+
+
+def forecast_config(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`forecast_trial` in plain values."""
+    return _measured(config, forecast_trial(Trial(**config)))
 
 
 def run_configs(configs: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:

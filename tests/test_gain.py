@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdi_lib.gain import compare_starts, forecast_gain
+from tdi_lib.gain import compare_features, compare_starts, forecast_gain
 from tdi_lib.matching import flat_init_, match_power_spectrum_, tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.regression import feature_root, ridge_path
@@ -124,11 +124,52 @@ def test_tones_of_random_phase_ask_the_second_order() -> None:
     assert with_names.order == "second" and with_names.difference == 0 and not with_names.better
 
 
+def test_a_quiet_band_is_heard_beneath_a_loud_one() -> None:
+    """Classes differ in a band 60 dB below a slow wave that starts at full height: the ringing of the start is louder
+    than the band, for every filter, and must not drown it (as it did, on FordA)."""
+    rng = np.random.default_rng(0)
+    t = np.arange(256)
+    y = np.arange(120) % 2
+    slow = np.cos(0.05 * t[None] + rng.uniform(0, 2 * np.pi, (120, 1)))
+    quiet = np.sin((1.5 + 0.5 * y[:, None]) * t[None] + rng.uniform(0, 2 * np.pi, (120, 1)))
+    x = slow + 1e-3 * quiet
+    notch = [1.0, -2 * np.cos(0.05), 1.0]  # deaf to the slow wave, once it has begun
+    tuned = np.stack([np.convolve(np.exp(-0.1 * t) * np.cos(omega * t), notch)[:256] for omega in (1.5, 2.0)])
+    slow_filters = np.exp(-np.array([[0.05], [0.1]]) * t)
+    found = compare_starts(lambda *_: slow_filters, lambda *_: tuned, x, y, order="second")
+    assert found.base > 0.8 and found.rival < 0.3 and found.better
+
+
+def test_features_of_any_kind() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 20))
+    y = np.abs(x[:, 3])
+
+    def whole(x_half, y_half):
+        return lambda inputs: inputs[:, :, 0]
+
+    def folded(x_half, y_half):
+        return lambda inputs: np.abs(inputs[:, :, 0])
+
+    found = compare_features(whole, folded, x, y)
+    assert found.better and found.rival < 0.1 and found.order == "given"
+    assert not compare_features(folded, whole, x, y).better
+    layers = [np.eye(20)[:1], np.ones((1, 20))]
+    starts = compare_starts(lambda *_: layers[0], lambda *_: layers[1], x, y, order="first")
+    summed = compare_features(whole, lambda *_: lambda u: np.cumsum(u[:, :, 0], axis=1), x, y)
+    # the same read-outs by another way: white noise through the identity is itself
+    assert np.isclose(starts.base, summed.base)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda x, y: compare_starts(None, None, x[:7], y[:7]), "x must hold at least 8 sequences to be split, got 7"),
         (lambda x, y: compare_starts(None, None, x, y, order="third"), "order must be one of"),
+        (
+            lambda x, y: compare_features(*[lambda *_: lambda u: u[:2, :, 0]] * 2, x, y),
+            "base must give a row for each of 16 sequences",
+        ),
         (lambda x, y: forecast_gain(np.ones(4), np.ones(5), SPECTRUM, 4, 0.1), "matched must have the kernels' length"),
         (lambda x, y: tdi_init_(seeded_ssm(2, 4, seed=0), x, None, method="flat", guard=True), "y must be given"),
     ],

@@ -1,7 +1,11 @@
+import itertools
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tdi_lib.statistics import paired_difference, sample_efficiency
+from tdi_lib.statistics import holm, paired_difference, sample_efficiency
 
 
 def test_interval_covers_at_its_level() -> None:
@@ -33,6 +37,21 @@ def test_sample_efficiency_by_hand() -> None:
     assert np.isclose(sample_efficiency(sizes, [0.6, 0.7, 0.2], 0.6, 50), 1)  # a bump is no gain
 
 
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
+def test_holm_is_closed_testing(p: list[float]) -> None:
+    """A hypothesis falls if every intersection that holds it does, by Bonferroni: all subsets, one by one."""
+    closed = [
+        max(
+            min(1.0, len(chosen) * min(p[j] for j in chosen))
+            for size in range(1, len(p) + 1)
+            for chosen in itertools.combinations(range(len(p)), size)
+            if i in chosen
+        )
+        for i in range(len(p))
+    ]
+    assert np.allclose(holm(p), closed, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "name"),
     [
@@ -40,6 +59,8 @@ def test_sample_efficiency_by_hand() -> None:
         (lambda: paired_difference([1.0, 2.0], [1.0]), ValueError, "other"),
         (lambda: paired_difference([1.0, np.nan], [1.0, 2.0]), ValueError, "base"),
         (lambda: paired_difference([1.0, 2.0], [1.0, 2.0], confidence=1.0), ValueError, "confidence"),
+        (lambda: holm([0.5, 1.5]), ValueError, "p_values"),
+        (lambda: holm([]), ValueError, "p_values"),
         (lambda: sample_efficiency([2, 1], [1.0, 2.0], 1.0, 1.0), ValueError, "n_samples"),
         (lambda: sample_efficiency([1, 2], [1.0], 1.0, 1.0), ValueError, "base"),
         (lambda: sample_efficiency([1, 2], [1.0, 0.5], np.nan, 1.0), ValueError, "reached"),

@@ -11,6 +11,8 @@ import pytest
 import scipy.linalg
 import torch
 
+from tdi_lib.gain import compare_features
+from tdi_lib.matching import tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.trials import (
     INITS,
@@ -19,6 +21,8 @@ from tdi_lib.trials import (
     _prepare,
     autocorrelation_steps,
     find_trial,
+    forecast_config,
+    forecast_trial,
     main,
     read_study,
     record_study,
@@ -44,6 +48,40 @@ def test_a_trial_repeats_itself_and_inits_are_paired() -> None:
     assert rows["lin"]["init_seconds"] == 0 < rows["tdi"]["init_seconds"]
     assert rows["tdi"]["spectral_start"] < rows["lin"]["spectral_start"]
     assert {row["method"] for row in rows.values()} == {rows["lin"]["method"]}  # one yardstick
+
+
+def test_forecasts_look_at_nothing_but_the_training_part() -> None:
+    """Two ways of asking, both repeatable; what the untrained model says is what its pooled outputs say."""
+    trial = dataclasses.replace(TINY, d_model=8)
+    row = forecast_trial(trial)
+    again = forecast_trial(trial)
+    assert {k: v for k, v in row.items() if k != "forecast_seconds"} == {
+        k: v for k, v in again.items() if k != "forecast_seconds"
+    }
+    prepared = _prepare(trial, False)
+    x, y = prepared.data[:2]
+    guard = tdi_init_(
+        _prepare(trial, False).model, x, y, guard=True, generator=torch.Generator().set_state(prepared.drawn)
+    ).guard
+    assert guard is not None and np.isclose(row["layer_difference"], guard.difference)
+    assert np.isclose(row["mismatch"], prepared.start["alignment"][0])
+    # an independent path: decoder cut off by hand
+    model = prepared.model
+    model.decoder = torch.nn.Identity()
+    with torch.no_grad():
+        features = model(torch.tensor(x, dtype=torch.float32)).double().numpy()
+    half = compare_features(lambda *_: lambda _x: features, lambda *_: lambda _x: features, x, y)
+    assert np.isclose(row["model_base"], half.base) and half.difference == 0
+    with pytest.raises(ValueError, match=r"trial.init must be lin"):
+        forecast_trial(dataclasses.replace(TINY, init="tdi"))
+
+
+def test_forecasts_are_recorded_as_trials_are(tmp_path: Path) -> None:
+    table = record_study([TINY], tmp_path / "f.parquet", folder=tmp_path / "s", n_workers=0, function=forecast_config)
+    row = find_trial(table, TINY)
+    assert row["model_error"] > 0 and json.loads(row["provenance"])["commit"]
+    with pytest.raises(ValueError, match="together must be 1"):
+        record_study([TINY], tmp_path / "g.parquet", together=2, function=forecast_config)
 
 
 def test_a_row_holds_what_a_study_needs() -> None:
