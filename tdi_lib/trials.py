@@ -57,6 +57,7 @@ __all__ = [
     "run_configs",
     "run_trial",
     "run_trials",
+    "with_gain",
 ]
 
 BANKS: dict[str, dict[str, Any]] = {
@@ -146,7 +147,13 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]
         return Trial(dataset, n, seed, init, max_steps=400 if n <= 1000 else 1000, patience=10, **options)
 
     middle = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
+    # slices that notebooks train live and compare
     trials = [
+        Trial("ecg5000", 50, 0, "half", max_steps=50),
+        Trial("ecg5000", 50, 0, "tdi", max_steps=50, n_layers=4, layers="each"),
+        Trial("ecg5000", 50, 0, "lin", max_steps=50, pretrain_steps=50),
+    ]
+    trials += [
         trial(dataset, n, seed, init)
         for seed in seeds
         for dataset, sizes in DEEP_SIZES.items()
@@ -169,7 +176,10 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]
         trials += [
             trial(dataset, 200, seed, init, n_layers=4, layers=layers)
             for dataset in ("activities", "ecg5000", "forda", "watch")
-            for init, layers in (("lin", "first"), ("tdi", "first"), ("tdi", "4"), ("tdi", "all"), ("tdi", "each"))
+            for init, layers in (
+                ("lin", "first"),
+                *(("tdi", layers) for layers in ("first", "4", "all", "each")),
+            )
         ]
     return trials
 
@@ -595,6 +605,25 @@ def read_study(path: str | Path) -> pd.DataFrame:
     Fields of :class:`Trial` that the file does not know, because it is older, have their defaults.
     """
     return pd.DataFrame(_read(path)).sort_values(_FIELDS, ignore_index=True)
+
+
+def with_gain(table: pd.DataFrame) -> pd.DataFrame:
+    """Every run beside that of S4D-Lin on the same examples, with the same seed and the same training.
+
+    Adds ``base_loss``, ``base_accuracy`` and ``gain``, the log of the ratio of test losses: positive where the run is
+    better than S4D-Lin. Runs without such a partner are left out.
+    """
+    partner = [name for name in _FIELDS if name not in {"init", "layers", "dt_min", "dt_max", "pretrain_steps"}]
+    plain = table[
+        (table.init == "lin")
+        & (table.layers == _DEFAULTS["layers"])
+        & (table.dt_min == _DEFAULTS["dt_min"])
+        & (table.dt_max == _DEFAULTS["dt_max"])
+        & (table.pretrain_steps == 0)
+    ]
+    base = plain[[*partner, "loss", "accuracy"]].rename(columns={"loss": "base_loss", "accuracy": "base_accuracy"})
+    joined = table.merge(base, on=partner, how="inner", validate="many_to_one")
+    return joined.assign(gain=np.log(joined.base_loss / joined.loss))
 
 
 def find_trial(table: pd.DataFrame, trial: Trial) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from tdi_lib.trials import (
     record_study,
     run_trial,
     run_trials,
+    with_gain,
 )
 
 TINY = Trial("mnist5k", 60, 0, "lin", d_model=4, d_state=4, n_layers=1, max_steps=25, batch_size=8)
@@ -244,6 +245,19 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert main(["tones", str(file), "--workers", "0", "--together", "4"]) == 0
     assert (tmp_path / "_build" / "sweeps" / "tones").is_dir()
     pd.testing.assert_frame_equal(read_study(file), read_study(original), check_dtype=False)
+
+
+def test_gains_are_against_the_partner_of_the_same_seed() -> None:
+    table = read_study(Path(__file__).parents[1] / "results" / "low_data.parquet")
+    gains = with_gain(table)
+    assert len(gains) == len(table) and (gains[gains.init == "lin"].gain == 0).all()
+    for row in gains.sample(10, random_state=0).to_dict("records"):
+        trial = Trial(**{field.name: row[field.name] for field in dataclasses.fields(Trial)})
+        base = find_trial(table, dataclasses.replace(trial, init="lin"))
+        assert np.isclose(row["gain"], np.log(base["loss"] / row["loss"]))
+        assert row["base_accuracy"] == base["accuracy"]
+    wider = table[table.init == "lin"].assign(dt_max=1.0)  # another range of steps is no partner
+    assert with_gain(wider).empty
 
 
 @pytest.mark.parametrize("name", STUDIES)
