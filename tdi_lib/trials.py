@@ -185,7 +185,9 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]
 
 
 STUDIES: dict[str, list[Trial]] = {
-    "deep": deep_trials(range(10), range(5)),
+    "deep": deep_trials(range(2), range(1)),
+    # nothing is trained: what can be said beforehand
+    "forecasts": [t for t in deep_trials(range(2), []) if t.init == "lin" and t.max_steps >= 400 and t.n != 800],
     "low_data": [
         Trial(dataset, n, seed, init)
         for dataset, seeds in (("forda", 5), ("mnist5k", 3))
@@ -681,6 +683,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = record_study(
         STUDIES[options.study],
         options.file,
+        function=forecast_config if options.study == "forecasts" else None,
         together=options.together,
         scheduler=options.scheduler,
         n_workers=options.workers,

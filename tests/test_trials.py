@@ -267,7 +267,11 @@ def test_recorded_studies_are_complete(name: str) -> None:
     for trial in STUDIES[name]:
         find_trial(table, trial)
     assert len(table) == len(set(STUDIES[name])) == len(STUDIES[name])
-    scores = table[["loss", "accuracy", "calibration", "spectral_start", "spectral_end"]]
+    scores = table[
+        ["layer_base", "layer_rival", "layer_error", "model_base", "model_rival", "model_error", "mismatch"]
+        if name == "forecasts"
+        else ["loss", "accuracy", "calibration", "spectral_start", "spectral_end"]
+    ]
     assert scores.notna().all(axis=None) and (scores >= 0).all(axis=None)
     assert table.provenance.map(lambda text: json.loads(text)["commit"] != "unknown").all()
     assert set(table.init) <= set(INITS) and isinstance(table, pd.DataFrame)
