@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import shlex
 import subprocess
 import sys
 import webbrowser
@@ -14,12 +15,14 @@ from typing import Any
 
 import click
 import numpy as np
+from click.core import ParameterSource
 
 from tdi_lib.readers import TASKS, ReadError, Samples, read
 
 __all__ = ["cli"]
 
 ROOT = Path(__file__).resolve().parents[1]
+NOT_OF_DATA = {"rate", "permutations", "as_json", "report"}  # what only diagnose takes
 EXIT_CODES = """\b
 Exit codes:
   0  done, whatever the verdict: "do not bother" is an answer, not an error
@@ -112,13 +115,14 @@ def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path 
         d_state=options["d_state"],
     )
     source = options["data"].name
+    words = data_words(click.get_current_context())
     if report is not None:
-        report.write_text(html_report(found, samples.understood, source, version()), encoding="utf-8")
+        report.write_text(html_report(found, samples.understood, source, version(), words), encoding="utf-8")
     if as_json:
         head = {"tdi": version(), "file": source, "sha256": sha256(options["data"]), "understood": samples.understood}
         click.echo(json.dumps(head | found.to_dict() | {"classes": list(samples.classes)}, allow_nan=False))
         return
-    click.echo(text_report(found, samples.understood).replace("DATA", str(options["data"])))
+    click.echo(text_report(found, samples.understood, words))
     if report is not None:
         click.echo(f"\nreport: {report}")
 
@@ -230,6 +234,23 @@ def sweep(arguments: tuple[str, ...]) -> None:
         raise ImportError(f"tdi sweep needs {', '.join(missing)}: pip install 'tdi-lib[train]'")
     # a process of its own: its workers are spawned, and they must find the module under its own name
     sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.trials", *arguments], check=False).returncode)
+
+
+def data_words(context: click.Context) -> str:
+    """The data and the options of :func:`data_options` as they were given, to be typed again."""
+    words = []
+    for option in context.command.params:
+        name, given = option.name or "", context.params.get(option.name or "")
+        if name in NOT_OF_DATA or context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        if isinstance(option, click.Argument):
+            words.append(str(given))
+        elif isinstance(given, bool):
+            words.append(option.opts[0] if given else option.secondary_opts[0])
+        else:
+            for value in (given or ()) if option.multiple else (given,):
+                words += [option.opts[0], str(value)]
+    return shlex.join(words)
 
 
 def load(options: dict[str, Any]) -> tuple[Samples, np.ndarray]:

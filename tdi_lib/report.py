@@ -32,14 +32,14 @@ COLOURS = {"use it": "#0b5d3b", "try it": "#0b3c6f", "do not bother": "#5a5a5a"}
 SCALE = "0: the same spectrum; 2: nothing in common"
 WIDTH = 72
 COMMANDS = {
-    "tdi": "tdi init DATA -o init.safetensors",
-    "flat": "tdi init DATA --method flat -o init.safetensors",
+    "tdi": "tdi init {data} -o init.safetensors",
+    "flat": "tdi init {data} --method flat -o init.safetensors",
 }
 SIZE = (4.8, 3.1)  # inches: the letters stay readable on a phone
 
 
-def text_report(found: Diagnosis, understood: str) -> str:
-    """What a terminal shows: the verdict, its reason, the facts.
+def text_report(found: Diagnosis, understood: str, data: str = "DATA") -> str:
+    """What a terminal shows: the verdict, its reason, the facts, and the next command, for ``data``.
 
     >>> from tdi_lib.diagnose import diagnose
     >>> from tdi_lib.tasks import four_tones
@@ -51,7 +51,7 @@ def text_report(found: Diagnosis, understood: str) -> str:
     lines = [found.verdict.upper(), textwrap.fill(found.reason, WIDTH), ""]
     lines += [fold(f"{name:<12}{text}") for name, text in facts(found, understood)]
     if found.start in COMMANDS:
-        lines += ["", f"next: {COMMANDS[found.start]}"]
+        lines += ["", f"next: {COMMANDS[found.start].format(data=data)}"]
     return "\n".join(lines)
 
 
@@ -116,7 +116,7 @@ def _band(found: Diagnosis, band: Band) -> str:
     return f"{span}{hertz}: {100 * band.share:.0f} % of the importance"
 
 
-def html_report(found: Diagnosis, understood: str, source: str, version: str) -> str:
+def html_report(found: Diagnosis, understood: str, source: str, version: str, data: str = "DATA") -> str:
     """One page: the verdict first, then the facts and three figures; no script, and nothing from elsewhere.
 
     Args:
@@ -124,6 +124,7 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
         understood: what the file was taken for (``understood`` of :class:`tdi_lib.readers.Samples`).
         source: the file's name, for the title.
         version: of the library, for the last line.
+        data: the file and its options, for the command to go on with.
     """
     say = html.escape
     rows = "\n".join(f"<dt>{say(name)}</dt><dd>{say(text)}</dd>" for name, text in facts(found, understood))
@@ -167,7 +168,7 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str) ->
         p=f"{found.structure.p_value:.2g}",
         rows=rows,
         figures=figures,
-        next=NEXT.format(command=COMMANDS[found.start]) if found.start in COMMANDS else "",
+        next=NEXT.format(command=say(COMMANDS[found.start].format(data=data))) if found.start in COMMANDS else "",
         version=say(version),
     )
 

@@ -186,8 +186,12 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]
 
 STUDIES: dict[str, list[Trial]] = {
     "deep": deep_trials(range(2), range(1)),
-    # nothing is trained: what can be said beforehand
-    "forecasts": [t for t in deep_trials(range(2), []) if t.init == "lin" and t.max_steps >= 400 and t.n != 800],
+    # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
+    "forecasts": [
+        t
+        for t in deep_trials(range(2), [])
+        if t.init == "lin" and t.max_steps >= 400 and t.n != 800 and (t.dataset, t.n) != ("cricketx", 50)
+    ],
     "low_data": [
         Trial(dataset, n, seed, init)
         for dataset, seeds in (("forda", 5), ("mnist5k", 3))

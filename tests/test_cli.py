@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -13,6 +15,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -71,9 +74,30 @@ def test_the_text_begins_with_the_verdict(tones, noise: Path) -> None:
     assert good.exit_code == bad.exit_code == 0
     assert good.stdout.startswith("USE IT\nOn held-out samples a matched start misses by clearly less (−")
     assert re.search(r"\nband +2\.\d\d to 2\.\d\d rad/sample \(\d\d\.\d+ to \d\d\.\d+ Hz\)", good.stdout)
-    assert f"next: tdi init {tones[0]} -o init.safetensors" in good.stdout
+    assert re.search(r"\nnext: tdi init .+ -o init.safetensors\n", good.stdout)
     assert bad.stdout.startswith("DO NOT BOTHER\nIn 60 samples the targets cannot be told from shuffled ones")
     assert "next:" not in bad.stdout and "\nband" not in bad.stdout
+
+
+def test_the_next_command_can_be_typed_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It repeats what was said of the data: without the target's name and the dropped column it would fail or lie."""
+    x, y = four_tones(64, amplitude=0.5, generator=np.random.default_rng(0), length=64)
+    table = pd.DataFrame(x, columns=[f"t{k}" for k in range(64)])
+    table.insert(0, "kind of tone", np.array(list("abcd"))[y])
+    table.insert(1, "number", np.arange(64))
+    table.to_csv(tmp_path / "my tones.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    said = run(
+        "diagnose", "my tones.csv", "--target", "kind of tone", "--drop", "number", "--header", "--rate", 10,
+        "--seed", 3, "--report", "r.html", *SMALL,
+    )  # fmt: skip
+    assert said.exit_code == 0, said.output
+    command = re.search(r"\nnext: (tdi init .+)\n", said.stdout)[1]
+    words = shlex.split(command)
+    assert set(words) >= {"kind of tone", "number", "--header", "3", "16", "my tones.csv"} and "--rate" not in words
+    assert html.escape(command) in (tmp_path / "r.html").read_text()
+    done = run(*shlex.split(command)[1:])
+    assert done.exit_code == 0 and (tmp_path / "init.safetensors").exists(), done.output
 
 
 class Page(HTMLParser):
