@@ -493,6 +493,12 @@ def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: Sequen
         )
     if np.asarray(y).dtype.kind in "iub":
         d_output = model.decoder.out_features
+        if target.ndim > 1 or model.pooling == "none":
+            raise ValueError(
+                f"{y_name} must be one class label per sequence (P,) of a model with pooling, got shape {target.shape} "
+                f"and pooling {model.pooling!r}: for several labels or labels at every step pass floats, 0.0 and 1.0, "
+                f"which are trained by mean squared error"
+            )
         if target.min() < 0 or target.max() >= d_output:
             raise ValueError(
                 f"{y_name} must be class labels in [0, {d_output - 1}], got [{target.min():.0f}, {target.max():.0f}]"
@@ -500,6 +506,10 @@ def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: Sequen
         return inputs, torch.tensor(target, dtype=torch.int64)
     if target.ndim == 1:
         target = target[:, None]
+    steps = inputs.shape[1:2] if model.pooling == "none" else ()
+    expected = (len(inputs), *steps, model.decoder.out_features)
+    if target.shape != expected:
+        raise ValueError(f"{y_name} must have the shape of the model's output {expected}, got {target.shape}")
     return inputs, torch.tensor(target, dtype=inputs.dtype)
 
 
