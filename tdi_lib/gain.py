@@ -191,13 +191,14 @@ def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
     far quieter than the rest of the input drowns everything.
     """
     length = inputs.shape[1]
-    response = np.fft.rfft(kernels, n=2 * length)[:, :, None]  # (H F 1)
-    slab = max(1, CHUNK // (2 * length * len(kernels) * inputs.shape[2]))
+    padded = scipy.fft.next_fast_len(2 * length, real=True)
+    response = scipy.fft.rfft(kernels, n=padded)[:, :, None]  # (H F 1)
+    slab = max(1, CHUNK // (padded * len(kernels) * inputs.shape[2]))
     power = []
     for first in range(0, len(inputs), slab):
         part = inputs[first : first + slab]
-        spectra = np.fft.rfft(part - part.mean(axis=1, keepdims=True), n=2 * length, axis=1)  # (P F D)
-        output = np.fft.irfft(response * spectra[:, None], n=2 * length, axis=2)[:, :, length // 4 : length]
+        spectra = scipy.fft.rfft(part - part.mean(axis=1, keepdims=True), n=padded, axis=1)  # (P F D)
+        output = scipy.fft.irfft(response * spectra[:, None], n=padded, axis=2)[:, :, length // 4 : length]
         power.append((output**2).mean(axis=2))  # (P H D)
     powers = np.concatenate(power)
     logs = np.log(np.maximum(powers, 1e-12 * powers.max())).reshape(len(inputs), -1)
