@@ -40,6 +40,8 @@ from tdi_lib.sweep import sweep
 from tdi_lib.training import FitResult, evaluate, fit, fit_many, predict
 
 __all__ = [
+    "DEEP_MIDDLE",
+    "DEEP_SIZES",
     "INITS",
     "RESPONSE",
     "STUDIES",
@@ -134,38 +136,41 @@ DEEP_SIZES = {
 """Data sets and numbers of examples of the deep study; the last number is all there are."""
 
 
-def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]:
+DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
+"""The one number of examples at which everything is compared: 200, or all where there are fewer."""
+
+_OTHERS = ("cross", "flat", "inv", "legs", "dfout", "scaled", "acf")
+
+
+def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere: bool = False) -> list[Trial]:
     """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
     and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers.
 
     Args:
         seeds: of the comparison over sizes.
         rival_seeds: of everything else.
+        everywhere: compare every start at every size, 100 included: five sizes where there are as many examples.
     """
 
     def trial(dataset: str, n: int, seed: int, init: str, **options: Any) -> Trial:
         return Trial(dataset, n, seed, init, max_steps=400 if n <= 1000 else 1000, patience=10, **options)
 
-    middle = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
     # slices that notebooks train live and compare
     trials = [
         Trial("ecg5000", 50, 0, "half", max_steps=50),
         Trial("ecg5000", 50, 0, "tdi", max_steps=50, n_layers=4, layers="each"),
         Trial("ecg5000", 50, 0, "lin", max_steps=50, pretrain_steps=50),
     ]
-    trials += [
-        trial(dataset, n, seed, init)
-        for seed in seeds
-        for dataset, sizes in DEEP_SIZES.items()
-        for n in sizes
-        for init in ("lin", "tdi", "half")
-        if n != 800 or init == "lin" or dataset == "forda"  # elsewhere 800 is a point of the default's curve only
-    ]
+    for seed in seeds:
+        for dataset, sizes in DEEP_SIZES.items():
+            for n in sorted({100, *sizes}) if everywhere else sizes:
+                # 800 is else a point of the default's curve only, but for FordA
+                only = n == 800 and dataset != "forda" and not everywhere
+                starts = ("lin",) if only else ("lin", "tdi", "half", *(_OTHERS if everywhere else ()))
+                trials += [trial(dataset, n, seed, init) for init in starts]
     for seed in rival_seeds:
-        for dataset, n in middle.items():
-            trials += [
-                trial(dataset, n, seed, init) for init in ("cross", "flat", "inv", "legs", "dfout", "scaled", "acf")
-            ]
+        for dataset, n in DEEP_MIDDLE.items():
+            trials += [trial(dataset, n, seed, init) for init in _OTHERS]
             trials += [
                 trial(dataset, n, seed, "lin", dt_min=low, dt_max=high)
                 for low in (1e-4, 1e-3, 1e-2)
@@ -176,16 +181,14 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int]) -> list[Trial]
         trials += [
             trial(dataset, 200, seed, init, n_layers=4, layers=layers)
             for dataset in ("activities", "ecg5000", "forda", "watch")
-            for init, layers in (
-                ("lin", "first"),
-                *(("tdi", layers) for layers in ("first", "4", "all", "each")),
-            )
+            for init, layers in (("lin", "first"), *(("tdi", layers) for layers in ("first", "4", "all", "each")))
         ]
-    return trials
+    return list(dict.fromkeys(trials))
 
 
 STUDIES: dict[str, list[Trial]] = {
     "deep": deep_trials(range(2), range(1)),
+    "deep-gpu": deep_trials(range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
     # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
     "forecasts": [
         t

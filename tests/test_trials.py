@@ -15,6 +15,7 @@ from tdi_lib.gain import compare_features
 from tdi_lib.matching import tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.trials import (
+    DEEP_SIZES,
     INITS,
     STUDIES,
     Trial,
@@ -260,7 +261,17 @@ def test_gains_are_against_the_partner_of_the_same_seed() -> None:
     assert with_gain(wider).empty
 
 
-@pytest.mark.parametrize("name", STUDIES)
+def test_the_study_for_a_gpu_holds_the_recorded_one() -> None:
+    """So it goes on from there; and it has what was asked of it: five sizes where there are, ten seeds, all starts."""
+    full = set(STUDIES["deep-gpu"])
+    assert full > set(STUDIES["deep"]) and len(full) == len(STUDIES["deep-gpu"])
+    cells = {(t.dataset, t.n) for t in full if t.n_layers == 2 and t.max_steps > 50}
+    assert sum(len([n for d, n in cells if d == name]) >= 5 for name in DEEP_SIZES) >= 3
+    starts = {t.init for t in full if (t.dataset, t.n, t.seed) == ("watch", 50, 9)}
+    assert starts == {"lin", "tdi", "half", "cross", "flat", "inv", "legs", "dfout", "scaled", "acf"}
+
+
+@pytest.mark.parametrize("name", [name for name in STUDIES if name != "deep-gpu"])
 def test_recorded_studies_are_complete(name: str) -> None:
     """Every trial of a study is in the repository's record, once, with its provenance and finite scores."""
     table = read_study(Path(__file__).parents[1] / "results" / f"{name}.parquet")
