@@ -1,13 +1,15 @@
 """Sums over batches are the in-memory estimate, whoever merges what, and whatever is in the data."""
 
 import concurrent.futures
+import contextlib
 import itertools
 import math
 import multiprocessing
 import pickle
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import distributed
 import numpy as np
 import pytest
 import torch
@@ -231,9 +233,22 @@ def together(n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(x), np.concatenate(y)
 
 
-def test_other_processes_accumulate_and_one_merges() -> None:
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+@contextlib.contextmanager
+def dask_cluster() -> Iterator[concurrent.futures.Executor]:
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client.get_executor()
+
+
+def process_pool() -> concurrent.futures.Executor:
+    return concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
+
+
+@pytest.mark.parametrize("workers", [process_pool, dask_cluster])
+def test_other_processes_accumulate_and_one_merges(workers: Callable[[], contextlib.AbstractContextManager]) -> None:
+    with workers() as pool:
         away = accumulate_chunks(chunk, range(6), map=pool.map)
     here = accumulate_chunks(chunk, range(6))
     x, y = together(6)
