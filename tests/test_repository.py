@@ -116,3 +116,16 @@ def test_catalogue_is_complete() -> None:
     wanted = [f"C{n}" for n in range(1, 9)] + [f"Q{n}" for n in range(1, 13)]
     assert list(catalogue) == wanted
     assert all(isinstance(text, str) and text.strip() for text in catalogue.values())
+
+
+def test_every_public_module_has_a_page_of_its_own_in_the_contents() -> None:
+    modules = {path.stem for path in ROOT.glob("tdi_lib/*.py") if not path.stem.startswith("_")}
+    pages = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("book/api/*.md")}
+    assert pages.keys() == modules
+    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    for module, text in pages.items():
+        assert f"file: book/api/{module}\n" in contents, module
+        assert f".. automodule:: tdi_lib.{module}\n" in text or module == "cli", module  # the command line is a table
+        assert re.search(r"\]\(\.\./\.\./notebooks/|\]\(\.\./\w+\.md\)|every chapter", text), (
+            module
+        )  # where it is introduced
