@@ -22,7 +22,6 @@ from tdi_lib.readers import TASKS, ReadError, Samples, read
 __all__ = ["cli"]
 
 ROOT = Path(__file__).resolve().parents[1]
-NOT_OF_DATA = {"rate", "permutations", "as_json", "report"}  # what only diagnose takes
 EXIT_CODES = """\b
 Exit codes:
   0  done, whatever the verdict: "do not bother" is an answer, not an error
@@ -237,11 +236,11 @@ def sweep(arguments: tuple[str, ...]) -> None:
 
 
 def data_words(context: click.Context) -> str:
-    """The data and the options of :func:`data_options` as they were given, to be typed again."""
-    words = []
+    """The data and the options that ``tdi init`` takes as well, as they were given, to be typed again."""
+    words, again = [], {option.name for option in init.params}
     for option in context.command.params:
         name, given = option.name or "", context.params.get(option.name or "")
-        if name in NOT_OF_DATA or context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+        if name not in again or context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
             continue
         if isinstance(option, click.Argument):
             words.append(str(given))

@@ -126,6 +126,5 @@ def test_every_public_module_has_a_page_of_its_own_in_the_contents() -> None:
     for module, text in pages.items():
         assert f"file: book/api/{module}\n" in contents, module
         assert f".. automodule:: tdi_lib.{module}\n" in text or module == "cli", module  # the command line is a table
-        assert re.search(r"\]\(\.\./\.\./notebooks/|\]\(\.\./\w+\.md\)|every chapter", text), (
-            module
-        )  # where it is introduced
+        introduced = r"\]\(\.\./\.\./notebooks/|\]\(\.\./\w+\.md\)|every chapter"
+        assert re.search(introduced, text), module
