@@ -32,6 +32,7 @@ __all__ = [
     "poles_inv",
     "poles_legs",
     "poles_lin",
+    "poles_random",
     "poles_real",
     "poles_scaled",
     "seeded_ssm",
@@ -59,6 +60,18 @@ def poles_inv(n_pairs: int) -> np.ndarray:
     """
     m = 2 * n_pairs
     return -0.5 + 1j * m / np.pi * (m / (2 * np.arange(n_pairs) + 1) - 1)
+
+
+def poles_random(d_model: int, n_pairs: int, *, generator: np.random.Generator) -> np.ndarray:
+    r"""S4D-Lin's poles without its order: frequencies drawn uniformly from the same range, anew per channel.
+
+    :math:`A_{hn} = -\tfrac12 + i\pi\nu_{hn}` with :math:`\nu_{hn} \sim U[0, N)`, shape (H, N). Hand it to
+    :class:`DiagonalSSM` as ``init=lambda n_pairs: poles_random(d_model, n_pairs, generator=generator)``.
+
+    >>> poles_random(4, 16, generator=np.random.default_rng(0)).shape
+    (4, 16)
+    """
+    return -0.5 + 1j * np.pi * generator.uniform(0, n_pairs, (d_model, n_pairs))
 
 
 def poles_real(n_pairs: int) -> np.ndarray:

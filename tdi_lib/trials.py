@@ -35,6 +35,7 @@ from tdi_lib.gain import compare_features, compare_starts
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.ssm import poles_random
 from tdi_lib.store import Store
 from tdi_lib.sweep import sweep
 from tdi_lib.training import FitResult, evaluate, fit, fit_many, predict
@@ -70,8 +71,9 @@ BANKS: dict[str, dict[str, Any]] = {
     "half": {"share": 0.5},
     "flat-half": {"method": "flat", "share": 0.5},
 }
-INITS = ("lin", "inv", "legs", "real", "dfout", "scaled", "acf", *BANKS)
-"""What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3); ``acf``, S4D-Lin
+INITS = ("lin", "inv", "legs", "real", "random", "dfout", "scaled", "acf", *BANKS)
+"""What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3; ``random``:
+:func:`~tdi_lib.ssm.poles_random`, from a generator of its own, so that all else is as with S4D-Lin); ``acf``, S4D-Lin
 with steps from :func:`autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``, which is ours where
 the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and ``flat-half``: every second
 channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
@@ -139,7 +141,7 @@ DEEP_SIZES = {
 DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
 """The one number of examples at which everything is compared: 200, or all where there are fewer."""
 
-_OTHERS = ("cross", "flat", "inv", "legs", "dfout", "scaled", "acf")
+_OTHERS = ("cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", "acf")
 
 
 def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere: bool = False) -> list[Trial]:
@@ -181,7 +183,10 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
         trials += [
             trial(dataset, 200, seed, init, n_layers=4, layers=layers)
             for dataset in ("activities", "ecg5000", "forda", "watch")
-            for init, layers in (("lin", "first"), *(("tdi", layers) for layers in ("first", "4", "all", "each")))
+            for init, layers in (
+                ("lin", "first"),
+                *(("tdi", layers) for layers in ("first", "2", "3", "4", "all", "each")),
+            )
         ]
     return list(dict.fromkeys(trials))
 
@@ -309,13 +314,17 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
     if trial.init == "acf":
         steps = autocorrelation_steps(x, ratio=trial.dt_max / trial.dt_min)
         init_seconds = time.perf_counter() - start
+    init: Any = "lin" if bank or trial.init == "acf" else trial.init
+    if init == "random":
+        draws = np.random.default_rng(trial.seed)
+        init = lambda n_pairs: poles_random(trial.d_model, n_pairs, generator=draws)  # noqa: E731
     model = SequenceModel(
         data.d_input,
         data.n_classes,
         d_model=trial.d_model,
         d_state=trial.d_state,
         n_layers=trial.n_layers,
-        init="lin" if bank or trial.init == "acf" else trial.init,
+        init=init,
         dt_min=steps[0],
         dt_max=steps[1],
         generator=generator,
@@ -620,17 +629,18 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     """Every run beside that of S4D-Lin on the same examples, with the same seed and the same training.
 
     Adds ``base_loss``, ``base_accuracy`` and ``gain``, the log of the ratio of test losses: positive where the run is
-    better than S4D-Lin. Runs without such a partner are left out.
+    better than S4D-Lin; ``validation``, the lowest validation loss; and ``plain``, whether the run differs from its
+    partner in ``init`` alone. Runs without a partner are left out.
     """
-    partner = [name for name in _FIELDS if name not in {"init", "layers", "dt_min", "dt_max", "pretrain_steps"}]
-    plain = table[
-        (table.init == "lin")
-        & (table.layers == _DEFAULTS["layers"])
-        & (table.dt_min == _DEFAULTS["dt_min"])
-        & (table.dt_max == _DEFAULTS["dt_max"])
-        & (table.pretrain_steps == 0)
+    varied = ["layers", "dt_min", "dt_max", "pretrain_steps"]
+    partner = [name for name in _FIELDS if name not in {"init", *varied}]
+    lowest = [
+        min((row["val_loss"] for row in history or () if row["val_loss"] is not None), default=math.nan)
+        for history in table.get("history", [None] * len(table))
     ]
-    base = plain[[*partner, "loss", "accuracy"]].rename(columns={"loss": "base_loss", "accuracy": "base_accuracy"})
+    table = table.assign(plain=(table[varied] == [_DEFAULTS[name] for name in varied]).all(axis=1), validation=lowest)
+    base = table[(table.init == "lin") & table.plain][[*partner, "loss", "accuracy"]]
+    base = base.rename(columns={"loss": "base_loss", "accuracy": "base_accuracy"})
     joined = table.merge(base, on=partner, how="inner", validate="many_to_one")
     return joined.assign(gain=np.log(joined.base_loss / joined.loss))
 

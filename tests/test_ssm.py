@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import scipy.signal
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.ssm import INITIALISATIONS, DiagonalSSM, causal_convolution, poles_inv, poles_legs
+from tdi_lib.ssm import INITIALISATIONS, DiagonalSSM, causal_convolution, poles_inv, poles_legs, poles_random
 
 NAMES = tuple(INITIALISATIONS)
 # Every rule with poles it can take: forward Euler needs slow ones.
@@ -191,6 +192,15 @@ def test_dfout_poles_tile_the_circle() -> None:
     angles = np.sort(ssm.log_poles.imag.detach().numpy().ravel())
     assert np.allclose(np.diff(angles), 2 * np.pi / (16 * 4))
     assert angles[0] == 0 and angles[-1] < np.pi
+
+
+def test_random_poles_spread_over_the_range_of_lin() -> None:
+    draw = lambda seed: poles_random(40, 16, generator=np.random.default_rng(seed))  # noqa: E731
+    assert (draw(0) == draw(0)).all() and (draw(0) != draw(1)).any()
+    poles = draw(0)
+    assert poles.shape == (40, 16) and (poles.real == -0.5).all()
+    assert scipy.stats.kstest(poles.imag.ravel() / (16 * np.pi), "uniform").pvalue > 0.01
+    assert np.unique(poles.imag).size == poles.size  # no two channels alike
 
 
 @pytest.mark.parametrize("init", NAMES)

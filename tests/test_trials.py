@@ -120,6 +120,16 @@ def test_every_init_starts_from_its_own_place() -> None:
     assert any(torch.equal(guarded, starts[init].kernel(50)) for init in ("tdi", "lin"))
 
 
+def test_a_random_start_shares_all_but_the_frequencies() -> None:
+    default, random = (
+        _prepare(dataclasses.replace(TINY, init=init, n_layers=2), False).model for init in ("lin", "random")
+    )
+    other = random.state_dict()
+    differing = {name for name, value in default.state_dict().items() if not torch.equal(value, other[name])}
+    assert len(differing) == 2 and all(name.endswith("A_imag") for name in differing)
+    assert not torch.equal(random.ssms[0].A_imag, random.ssms[1].A_imag)
+
+
 def test_steps_follow_the_range_and_the_autocorrelation() -> None:
     wide = dataclasses.replace(TINY, dt_min=0.2, dt_max=0.3, d_model=64)
     dt = _prepare(wide, False).model.ssms[0].dt
@@ -257,8 +267,20 @@ def test_gains_are_against_the_partner_of_the_same_seed() -> None:
         base = find_trial(table, dataclasses.replace(trial, init="lin"))
         assert np.isclose(row["gain"], np.log(base["loss"] / row["loss"]))
         assert row["base_accuracy"] == base["accuracy"]
+    assert gains.plain.all() and gains.validation.isna().all()  # this record holds no history
     wider = table[table.init == "lin"].assign(dt_max=1.0)  # another range of steps is no partner
     assert with_gain(wider).empty
+    both = with_gain(pd.concat([table, wider]))
+    assert both.plain.sum() == len(table) and len(both) == len(table) + len(wider)
+
+
+def test_gains_know_the_validation_loss_and_what_else_was_varied() -> None:
+    gains = with_gain(read_study(Path(__file__).parents[1] / "results" / "deep.parquet"))
+    for row in gains.sample(10, random_state=0).to_dict("records"):
+        by_step = {entry["step"]: entry["val_loss"] for entry in row["history"]}
+        assert row["validation"] == by_step[row["best_step"]]
+    other = (gains.dt_min != 1e-3) | (gains.dt_max != 0.1) | (gains.layers != "first") | (gains.pretrain_steps > 0)
+    assert other.sum() > 0 and (gains.plain == ~other).all()
 
 
 def test_the_study_for_a_gpu_holds_the_recorded_one() -> None:
@@ -268,7 +290,7 @@ def test_the_study_for_a_gpu_holds_the_recorded_one() -> None:
     cells = {(t.dataset, t.n) for t in full if t.n_layers == 2 and t.max_steps > 50}
     assert sum(len([n for d, n in cells if d == name]) >= 5 for name in DEEP_SIZES) >= 3
     starts = {t.init for t in full if (t.dataset, t.n, t.seed) == ("watch", 50, 9)}
-    assert starts == {"lin", "tdi", "half", "cross", "flat", "inv", "legs", "dfout", "scaled", "acf"}
+    assert starts == {"lin", "tdi", "half", "cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", "acf"}
 
 
 @pytest.mark.parametrize("name", [name for name in STUDIES if name != "deep-gpu"])
