@@ -16,9 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks
-from tdi_lib.gain import Comparison, Layer, compare_starts, forecast_gain
+from tdi_lib.gain import Comparison, Layer, compare_starts, forecast_gain, label_noise
 from tdi_lib.matching import layer_importance, match_power_spectrum_, spectral_loss
-from tdi_lib.regression import feature_root, ridge_path
 from tdi_lib.spectrum import (
     ENOUGH,
     TaskSpectrum,
@@ -30,7 +29,6 @@ from tdi_lib.spectrum import (
     standardise_targets,
 )
 from tdi_lib.ssm import DiagonalSSM
-from tdi_lib.theory import layer_matrix
 
 __all__ = ["Band", "Diagnosis", "Forecast", "Structure", "diagnose", "recommend", "spectral_structure", "usable"]
 
@@ -423,7 +421,7 @@ def _forecast(default: DiagonalSSM, x: np.ndarray, y: np.ndarray, n_samples: int
     kernels = _kernels(default, length)
     spectrum = estimate_task_spectrum(x, y, method="evidence")
     matched = _kernels(_matched(default, spectrum, seed), length)
-    noise = _noise(matched, x, y)
+    noise = label_noise(matched, x, y)
     gain = forecast_gain(kernels, matched, spectrum, n_samples, noise)
     gains = [gain]
     generator = np.random.default_rng(seed)
@@ -439,13 +437,6 @@ def _forecast(default: DiagonalSSM, x: np.ndarray, y: np.ndarray, n_samples: int
             rival = _kernels(_matched(default, found, seed), length)
             gains.append(forecast_gain(kernels, rival, found, n_samples, noise))
     return Forecast(gain, min(gains), max(gains))
-
-
-def _noise(kernels: np.ndarray, x: np.ndarray, y: np.ndarray) -> float:
-    """Variance of the noise relative to the clean target's: the ridge of highest evidence says just that."""
-    features = np.einsum("pld,lm->pdm", x, feature_root(layer_matrix(kernels))).reshape(len(x), -1)
-    path = ridge_path(features - features.mean(axis=0), standardise_targets(y, len(x)))
-    return float(path.ridges[path.best])
 
 
 def _quantiles(omega: np.ndarray, importance: np.ndarray) -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ from tdi_lib.regression import RIDGES, evidence_curve, feature_root, ridge_path
 from tdi_lib.spectrum import TaskSpectrum, check_inputs, order_evidence, standardise_targets
 from tdi_lib.theory import layer_matrix
 
-__all__ = ["Comparison", "compare_features", "compare_starts", "forecast_gain"]
+__all__ = ["Comparison", "compare_features", "compare_starts", "forecast_gain", "label_noise"]
 
 ORDERS = ("auto", "first", "second")
 MIN_SAMPLES = 8
@@ -182,6 +182,30 @@ def forecast_gain(
         eta = singular**2 / np.sum(singular**2)
         errors.append(evidence_curve(eta, target / target.sum(), n_samples, noise=noise, ridges=RIDGES[::2]).error[0])
     return float(np.log(errors[0] / errors[1]))
+
+
+def label_noise(kernels: ArrayLike, x: ArrayLike, y: ArrayLike) -> float:
+    """Variance of the label noise relative to the clean target's, as :func:`forecast_gain` takes it.
+
+    Of a linear read-out of the layer the ridge of highest evidence says just that.
+
+    Args:
+        kernels: impulse responses (H, L).
+        x, y: as for :func:`compare_starts`, (P, L) or (P, L, D).
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, kernel = rng.normal(size=(400, 16)), 0.7 ** np.arange(16)
+    >>> clean = x @ kernel[::-1] / np.linalg.norm(kernel)
+    >>> [0.5 * v < label_noise(kernel, x, clean + v**0.5 * rng.normal(size=400)) < 2 * v for v in (0.1, 1.0)]
+    [True, True]
+    """
+    rows = np.atleast_2d(_checks.real_array("kernels", kernels, ndim=(1, 2), what="(H, L)"))
+    inputs = check_inputs(x)  # (P L D)
+    if inputs.shape[1] != rows.shape[1]:
+        raise ValueError(f"x must have the kernels' length {rows.shape[1]}, got shape {inputs.shape}")
+    features = np.einsum("pld,lm->pdm", inputs, feature_root(layer_matrix(rows))).reshape(len(inputs), -1)
+    path = ridge_path(features - features.mean(axis=0), standardise_targets(y, len(inputs)))
+    return float(path.ridges[path.best])
 
 
 def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:

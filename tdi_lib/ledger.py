@@ -19,7 +19,7 @@ from typing import Any, SupportsFloat, cast
 __all__ = ["MIME", "SYMBOLS", "Claim", "bundle", "claim", "compare", "glued", "note", "read_claims"]
 
 MIME = "application/vnd.tdi.claim+json"
-SYMBOLS = {"holds": "✓", "fails": "✗", "not yet tested": "○"}
+SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not yet tested": "○"}
 
 Number = SupportsFloat | None
 Expected = float | tuple[float | None, float | None]
@@ -40,6 +40,7 @@ class Claim:
         source: Where the expectation comes from.
         statement: What is claimed, in a sentence.
         digits: Significant digits shown.
+        interval: Confidence interval (low, high) of the value, where there is one; it decides.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Claim:
     source: str
     statement: str = ""
     digits: int = 3
+    interval: tuple[float, float] | None = None
 
     @property
     def entry(self) -> str:
@@ -57,12 +59,16 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``"holds"``, ``"fails"`` or ``"not yet tested"``, computed from the numbers."""
+        """``"holds"``, ``"fails"``, ``"undecided"`` or ``"not yet tested"``, computed from the numbers."""
         if self.value is None:
             return "not yet tested"
         if isinstance(self.expected, tuple):
-            low, high = self.expected
-            holds = (low is None or low <= self.value) and (high is None or self.value <= high)
+            low = -math.inf if self.expected[0] is None else self.expected[0]
+            high = math.inf if self.expected[1] is None else self.expected[1]
+            least, most = self.interval or (self.value, self.value)
+            if least < low <= most or least <= high < most:
+                return "undecided"
+            holds = low <= least and most <= high
         else:
             holds = abs(self.value - self.expected) <= self.tolerance
         return "holds" if holds else "fails"
@@ -70,7 +76,10 @@ class Claim:
     @property
     def value_text(self) -> str:
         """The value as shown to a reader."""
-        return "–" if self.value is None else self._format(self.value)
+        if self.value is None:
+            return "–"
+        ends = "" if self.interval is None else f" [{', '.join(map(self._format, self.interval))}]"
+        return self._format(self.value) + ends
 
     @property
     def expected_text(self) -> str:
@@ -89,6 +98,10 @@ class Claim:
         record = asdict(self) | {"verdict": self.verdict}
         if isinstance(self.expected, tuple):
             record["expected"] = list(self.expected)
+        if self.interval is None:
+            del record["interval"]
+        else:
+            record["interval"] = list(self.interval)
         return record
 
     @classmethod
@@ -129,6 +142,7 @@ def claim(
     *,
     statement: str = "",
     digits: int = 3,
+    interval: tuple[float, float] | None = None,
 ) -> Claim:
     """State a number, what was expected, and how far a re-run may drift.
 
@@ -145,6 +159,8 @@ def claim(
         source: Where the expectation comes from: a paper's table, a theorem, a decision.
         statement: The claim in a sentence.
         digits: Significant digits shown, at least 1.
+        interval: Confidence interval (low, high) of ``value``, which must lie in it. The claim then holds if the whole
+            interval is as expected, fails if none of it is, and is undecided otherwise. Only with a pair ``expected``.
 
     Returns:
         The claim, with its ``verdict``.
@@ -152,7 +168,7 @@ def claim(
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: An argument has the right type and an impossible content (NaN, a malformed
-            id, an empty source, low above high, a negative tolerance).
+            id, an empty source, low above high, a negative tolerance, a value outside its interval).
 
     Example:
         >>> gap = claim("C1.toeplitz-gap", 0.012, (None, 0.05), 1e-3, "the finite-L bound")
@@ -160,8 +176,10 @@ def claim(
         'holds'
         >>> print(claim("C4.seconds", None, 1.0, 0.5, "v4, section 5"))
         C4.seconds: –, expected 1 ± 0.5 (v4, section 5): not yet tested
+        >>> print(claim("C7.gain", 0.1, (0.0, None), 0.01, "paired seeds", interval=(-0.1, 0.3)))
+        C7.gain: 0.1 [-0.1, 0.3], expected at least 0 (paired seeds): undecided
     """
-    made = _checked(id, value, expected, tolerance, source, statement, digits)
+    made = _checked(id, value, expected, tolerance, source, statement, digits, interval)
     _show(made)
     return made
 
@@ -238,7 +256,7 @@ def compare(recorded: Iterable[Claim], rerun: Iterable[Claim]) -> list[str]:
         a, b = old[i], new[i]
         if a.verdict != b.verdict:
             problems.append(f"{i}: the verdict was '{a.verdict}' and is now '{b.verdict}'")
-        for name in ("value", "expected", "tolerance"):
+        for name in ("value", "expected", "tolerance", "interval"):
             was, now = getattr(a, name), getattr(b, name)
             if not _near(was, now, 0.0 if name == "tolerance" else a.tolerance):
                 problems.append(f"{i}: {name} {was} became {now}, tolerance {a.tolerance}")
@@ -292,6 +310,7 @@ def _checked(
     source: str,
     statement: str = "",
     digits: int = 3,
+    interval: object = None,
 ) -> Claim:
     _text("id", id)
     if not _ID.fullmatch(id):
@@ -307,15 +326,24 @@ def _checked(
     allowed = _number("tolerance", tolerance)
     if allowed < 0:
         raise ValueError(f"tolerance: got {tolerance}, expected a non-negative number")
-    return Claim(
-        id,
-        None if value is None else _number("value", value),
-        _expected(expected),
-        allowed,
-        source,
-        statement,
-        digits,
-    )
+    measured = None if value is None else _number("value", value)
+    wanted = _expected(expected)
+    return Claim(id, measured, wanted, allowed, source, statement, digits, _interval(interval, measured, wanted))
+
+
+def _interval(interval: object, value: float | None, expected: Expected) -> tuple[float, float] | None:
+    if interval is None:
+        return None
+    if not isinstance(interval, tuple | list):
+        raise TypeError(f"interval: got {type(interval).__name__}, expected a pair (low, high)")
+    if len(interval) != 2:
+        raise ValueError(f"interval: got {len(interval)} ends, expected a pair (low, high)")
+    if value is None or not isinstance(expected, tuple):
+        raise ValueError("interval: got one, expected none without a value and a pair to hold it against")
+    low, high = (_number("interval", end) for end in interval)
+    if not low <= value <= high:
+        raise ValueError(f"interval: got ({low}, {high}), expected the value {value} in it")
+    return low, high
 
 
 def _expected(expected: object) -> Expected:

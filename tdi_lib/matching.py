@@ -241,8 +241,9 @@ def tdi_init_(
         x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`; the methods ``flat`` and
             ``input`` read no target and take None.
         layers: ``first`` in the order of the model's modules; ``all`` to give every layer the input's task spectrum;
-            the number of one layer, ``"1"`` being the first; or, in a SequenceModel, ``each``: layer after layer, every
-            later one the task spectrum of the activations that enter it, estimated from at most 400 samples.
+            ``composite`` to give each of n layers its n-th root, so that a chain of them has the task's; the number of
+            one layer, ``"1"`` being the first; or, in a SequenceModel, ``each``: layer after layer, every later one the
+            task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
         solver, share: as for :func:`match_power_spectrum_`.
         guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
@@ -262,8 +263,8 @@ def tdi_init_(
     """
     targets = find_ssms(model)
     numbers = [str(number + 1) for number in range(len(targets))]
-    _checks.choice("layers", layers, ("first", "all", "each", *numbers))
-    if layers not in ("all", "each"):
+    _checks.choice("layers", layers, ("first", "all", "composite", "each", *numbers))
+    if layers not in ("all", "composite", "each"):
         chosen = list(targets)[0 if layers == "first" else numbers.index(layers)]
         targets = {chosen: targets[chosen]}
     elif layers == "each" and len(targets) > 1:
@@ -285,6 +286,9 @@ def tdi_init_(
         if not comparison.better:
             loss = spectral_loss(targets[first], spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison, first)
+    if layers == "composite":
+        root = spectrum.power ** (1 / len(targets))
+        spectrum = dataclasses.replace(spectrum, power=root / root.mean())
     reports = []
     for index, ssm in enumerate(targets.values()):
         if isinstance(model, SequenceModel) and layers == "each" and index > 0:

@@ -1,5 +1,6 @@
 """How runs are compared: paired by seed, with intervals, in units of data."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,28 @@ from numpy.typing import ArrayLike
 
 from tdi_lib import _checks
 
-__all__ = ["PairedDifference", "holm", "paired_difference", "sample_efficiency"]
+__all__ = [
+    "Interval",
+    "PairedDifference",
+    "grouped_bootstrap",
+    "grouped_mean",
+    "holm",
+    "paired_difference",
+    "sample_efficiency",
+]
+
+
+class Interval(NamedTuple):
+    """A number with the ends of its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The interval alone, as :func:`~tdi_lib.ledger.claim` takes it."""
+        return self.low, self.high
 
 
 class PairedDifference(NamedTuple):
@@ -53,6 +75,80 @@ def paired_difference(
     )
     interval = result.confidence_interval
     return PairedDifference(float(difference.mean()), float(interval.low), float(interval.high))
+
+
+def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None, *, confidence: float = 0.95) -> Interval:
+    """Mean over groups, each with the mean of its values, and Student's interval for it.
+
+    Runs on one data set are no independent witnesses of what happens on others: so the data sets are the groups, and
+    what counts is how many there are.
+
+    Args:
+        values: one per run (P,).
+        groups: which group each belongs to (P,); by default every value is one of its own. At least two.
+        confidence: level of the interval.
+
+    >>> grouped_mean([1.0, 1.2, 3.0, 2.8], ["a", "a", "b", "b"]).value
+    2.0
+    >>> [round(end, 1) for end in grouped_mean([0.9, 1.1, 1.0]).ends]
+    [0.8, 1.2]
+    """
+    x, members = _grouped(values, groups)
+    confidence = _checks.real_number("confidence", confidence, low=0.5, high=0.9999)
+    means = np.array([x[rows].mean() for rows in members])
+    error = means.std(ddof=1) / np.sqrt(len(means))
+    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(means) - 1) * error)
+    centre = float(means.mean())
+    return Interval(centre, centre - reach, centre + reach)
+
+
+def grouped_bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    groups: ArrayLike,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """A statistic of all rows, with the percentile interval of resampling whole groups of them.
+
+    Args:
+        statistic: of row numbers (K,), which may repeat. Resamples for which it is not finite are left out.
+        groups: which group each row belongs to (P,); at least two.
+        confidence: level of the interval. With few groups it is somewhat too narrow.
+        n_resamples: how often to draw as many groups as there are.
+        seed: of the draws.
+
+    Raises:
+        ValueError: naming the argument; also if ``statistic`` is not finite on all rows.
+
+    >>> x, sets = np.arange(6.0), [0, 0, 1, 1, 2, 2]
+    >>> grouped_bootstrap(lambda rows: x[rows].mean(), sets)
+    Interval(value=2.5, low=0.5, high=4.5)
+    """
+    rows, members = _grouped(np.arange(np.size(groups)), groups)
+    confidence = _checks.real_number("confidence", confidence, low=0.5, high=0.9999)
+    value = float(statistic(rows.astype(int)))
+    if not np.isfinite(value):
+        raise ValueError(f"statistic must be finite on all rows, got {value}")
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(members), size=(_checks.positive_int("n_resamples", n_resamples), len(members)))
+    with np.errstate(all="ignore"):
+        found = np.array([float(statistic(np.concatenate([members[k] for k in draw]))) for draw in drawn])
+    low, high = np.quantile(found[np.isfinite(found)], [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value, float(min(low, value)), float(max(high, value)))
+
+
+def _grouped(values: ArrayLike, groups: ArrayLike | None) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The values, and the row numbers of each group."""
+    x = _checks.real_array("values", values, ndim=(1,), what="one value per run (P,)")
+    labels = np.arange(len(x)) if groups is None else np.asarray(groups)
+    if labels.shape != x.shape:
+        raise ValueError(f"groups must give one group per value {x.shape}, got shape {labels.shape}")
+    names = np.unique(labels)
+    if len(names) < 2:
+        raise ValueError(f"groups must be at least two, got {len(names)}")
+    return x, [np.flatnonzero(labels == name) for name in names]
 
 
 def holm(p_values: ArrayLike) -> np.ndarray:

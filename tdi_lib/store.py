@@ -2,8 +2,8 @@
 
 A study may run for days, on many machines, and be killed at any moment. So the store has no database, no index and no
 server. A record is a JSON file whose name is a hash of its configuration; it is written under another name, flushed to
-the disk, and renamed, which an operating system does in one step. What is there is whole; what is not there is still
-to be done; nothing can be there twice.
+the disk, and then given its own, which an operating system does in one step. What is there is whole; what is not there
+is still to be done; nothing can be there twice.
 """
 
 import contextlib
@@ -23,11 +23,20 @@ __all__ = ["Store", "config_key"]
 def config_key(config: Mapping[str, Any]) -> str:
     """Name of a configuration: 20 hexadecimal digits of a hash of its JSON, whatever the order of its entries.
 
+    ValueError if ``config`` is no JSON (NaN and infinity are none).
+
     >>> config_key({"n": 50, "seed": 0}) == config_key({"seed": 0, "n": 50}) != config_key({"n": 50, "seed": 1})
     True
     """
-    text = json.dumps(dict(config), sort_keys=True, allow_nan=False, separators=(",", ":"))
+    text = _json("config", dict(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _json(name: str, value: dict[str, Any], **options: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must hold JSON values and finite numbers, got {error}") from None
 
 
 class Store:
@@ -77,11 +86,7 @@ class Store:
         clash = sorted(config.keys() & result.keys())
         if clash:
             raise ValueError(f"result must not repeat entries of the configuration, got {', '.join(clash)}")
-        try:
-            text = json.dumps({**config, **result}, allow_nan=False)
-        except ValueError as error:
-            raise ValueError(f"result must hold finite numbers, got {error}") from None
-        path = self._path(config)
+        path, text = self._path(config), _json("result", {**config, **result})
         temporary = path.with_suffix(f".{uuid.uuid4().hex}.part")
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
@@ -91,8 +96,11 @@ class Store:
             os.link(temporary, path)  # unlike a rename, it does not replace
         except FileExistsError:
             pass
+        except OSError:  # a file system without hard links: whoever has the claim is alone
+            if not path.exists():
+                os.replace(temporary, path)
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
     def discard(self, config: Mapping[str, Any]) -> None:
         """Remove a record, if it is there."""

@@ -95,7 +95,11 @@ def sweep(
     start = time.perf_counter()
     store, failures = Store(folder), Store(Path(folder) / "failed")
     unique = {config_key(config): dict(config) for config in configs}
+    if any("error" in config for config in unique.values()):
+        raise ValueError("configs must not have an entry of the name error, under which failures are noted")
     missing = {key: config for key, config in unique.items() if config not in store}
+    for key in unique.keys() - missing.keys():
+        failures.discard(unique[key])  # of a worker that succeeded later, and whose driver did not live to hear of it
     parts = _parts(batch, missing)
     run = _Run(function, batch is not None, str(store.folder.resolve()))
     counts = {"done": 0, "already": len(unique) - len(missing)}

@@ -162,7 +162,7 @@ def fit(
         model: changed in place.
         x, y: training sequences (P, L, D) and class labels (P,) or real targets (P, K).
         x_val, y_val: validation set of the same form; it stops the training and chooses the weights.
-        max_steps: optimiser steps at most.
+        max_steps: optimiser steps at most, rounded up to a multiple of ``evaluate_every``.
         evaluate_every: steps between validations.
         patience: validations without improvement before stopping.
         batch_size: samples per step; small sets are gone through more often.

@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from tdi_lib import _checks, datasets
-from tdi_lib.gain import compare_features, compare_starts
+from tdi_lib.gain import compare_features, compare_starts, forecast_gain, label_noise
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
@@ -42,6 +43,7 @@ from tdi_lib.training import FitResult, evaluate, fit, fit_many, predict
 
 __all__ = [
     "DEEP_MIDDLE",
+    "DEEP_NAMES",
     "DEEP_SIZES",
     "INITS",
     "RESPONSE",
@@ -56,6 +58,7 @@ __all__ = [
     "provenance",
     "read_study",
     "record_study",
+    "replay",
     "run_config",
     "run_configs",
     "run_trial",
@@ -138,6 +141,18 @@ DEEP_SIZES = {
 """Data sets and numbers of examples of the deep study; the last number is all there are."""
 
 
+DEEP_NAMES = {
+    "activities": "activities",
+    "chlorine": "Chlorine",
+    "cricketx": "CricketX",
+    "ecg5000": "ECG5000",
+    "electric": "ElectricDevices",
+    "forda": "FordA",
+    "freezer": "Freezer",
+    "watch": "watch",
+}
+"""What the book calls them."""
+
 DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
 """The one number of examples at which everything is compared: 200, or all where there are fewer."""
 
@@ -146,12 +161,13 @@ _OTHERS = ("cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", 
 
 def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere: bool = False) -> list[Trial]:
     """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
-    and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers.
+    and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers. Training
+    ends after 400 steps, on more than a thousand examples after 1,000; where that may be too soon, also after 3,000.
 
     Args:
         seeds: of the comparison over sizes.
         rival_seeds: of everything else.
-        everywhere: compare every start at every size, 100 included: five sizes where there are as many examples.
+        everywhere: compare every start at every size, 100 and 300 included: five sizes or more, but for Freezer.
     """
 
     def trial(dataset: str, n: int, seed: int, init: str, **options: Any) -> Trial:
@@ -165,7 +181,7 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
     ]
     for seed in seeds:
         for dataset, sizes in DEEP_SIZES.items():
-            for n in sorted({100, *sizes}) if everywhere else sizes:
+            for n in [n for n in sorted({100, 300, *sizes}) if n <= sizes[-1]] if everywhere else sizes:
                 # 800 is else a point of the default's curve only, but for FordA
                 only = n == 800 and dataset != "forda" and not everywhere
                 starts = ("lin",) if only else ("lin", "tdi", "half", *(_OTHERS if everywhere else ()))
@@ -180,12 +196,17 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
                 if low < high and (low, high) != (1e-3, 1e-1)
             ]
             trials.append(trial(dataset, n, seed, "lin", pretrain_steps=400))
+            trials += [
+                Trial(dataset, size, seed, init, max_steps=3000, patience=10)
+                for size in (n, *(size for size in DEEP_SIZES[dataset] if size > 1000))
+                for init in ("lin", "tdi", "half")
+            ]
         trials += [
             trial(dataset, 200, seed, init, n_layers=4, layers=layers)
             for dataset in ("activities", "ecg5000", "forda", "watch")
             for init, layers in (
                 ("lin", "first"),
-                *(("tdi", layers) for layers in ("first", "2", "3", "4", "all", "each")),
+                *(("tdi", layers) for layers in ("first", "2", "3", "4", "all", "composite", "each")),
             )
         ]
     return list(dict.fromkeys(trials))
@@ -430,6 +451,8 @@ def forecast_trial(trial: Trial) -> dict[str, Any]:
       (:func:`~tdi_lib.gain.compare_starts`: the guard);
     - ``model_base`` and so on: the same for the pooled outputs of the whole untrained model, nonlinearities and mixing
       included (:func:`~tdi_lib.gain.compare_features`);
+    - ``theory``: for a task of first order the logarithm of the ratio of the two generalisation errors, by the learning
+      curves of the two layers' kernels (:func:`~tdi_lib.gain.forecast_gain`); None for others;
     - ``mismatch``: spectral loss of the default first layer to the task's spectrum; ``method``: order of the task;
     - ``forecast_seconds``: what all this took.
     """
@@ -448,8 +471,13 @@ def forecast_trial(trial: Trial) -> dict[str, Any]:
     def kernels(model: SequenceModel) -> np.ndarray:
         return model.ssms[0].kernel(x.shape[1]).double().numpy()
 
+    order = "second" if prepared.task.method == "discriminative" else "first"
     with torch.no_grad():
-        order = "second" if prepared.task.method == "discriminative" else "first"
+        theory = None
+        if order == "first":
+            rival = kernels(matched(x, y))
+            noise = label_noise(rival, x, y)
+            theory = forecast_gain(kernels(prepared.model), rival, prepared.task, len(x), noise)
         asked = {
             "layer": compare_starts(
                 lambda *_: kernels(prepared.model), lambda *half: kernels(matched(*half)), x, y, order=order
@@ -461,7 +489,8 @@ def forecast_trial(trial: Trial) -> dict[str, Any]:
                 y,
             ),
         }
-    row = dataclasses.asdict(trial) | {"method": prepared.task.method, "mismatch": prepared.start["alignment"][0]}
+    row = dataclasses.asdict(trial) | {"method": prepared.task.method, "theory": theory}
+    row["mismatch"] = prepared.start["alignment"][0]
     for name, found in asked.items():
         row |= {
             f"{name}_base": found.base,
@@ -496,33 +525,52 @@ def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[
     for indices in groups.values():
         prepared: dict[int, _Prepared] = {}
         for index in indices:
-            try:
-                prepared[index] = _prepare(trials[index], progress)
-            except Exception as error:  # the others can still be trained
-                rows[index] = error
+            ready = _attempt(functools.partial(_prepare, trials[index], progress))
+            if isinstance(ready, Exception):
+                rows[index] = ready
+            else:
+                prepared[index] = ready
         if not prepared:
             continue
         common = trials[indices[0]]
-        results = fit_many(
-            [p.model for p in prepared.values()],
-            [p.data for p in prepared.values()],
-            seeds=[p.trial.seed for p in prepared.values()],
-            max_steps=common.max_steps,
-            patience=common.patience,
-            batch_size=common.batch_size,
-            lr=common.lr,
-            progress=progress,
-            device=_device(),
-        )
+        try:
+            results = fit_many(
+                [p.model for p in prepared.values()],
+                [p.data for p in prepared.values()],
+                seeds=[p.trial.seed for p in prepared.values()],
+                max_steps=common.max_steps,
+                patience=common.patience,
+                batch_size=common.batch_size,
+                lr=common.lr,
+                progress=progress,
+                device=_device(),
+            )
+        except Exception:  # one may have failed all, or all together be too large: alone each answers for itself
+            rows |= {
+                index: _attempt(functools.partial(run_trial, trials[index], progress=progress)) for index in prepared
+            }
+            continue
         for (index, ready), result in zip(prepared.items(), results, strict=True):
-            rows[index] = result if isinstance(result, Exception) else ready.row(result, _device(), len(prepared))
+            if isinstance(result, Exception):
+                rows[index] = result
+            else:
+                rows[index] = _attempt(functools.partial(ready.row, result, _device(), len(prepared)))
     return [rows[index] for index in range(len(trials))]
+
+
+def _attempt(function: Callable[[], Any]) -> Any:
+    """What it returns, or its error: the others can still be trained."""
+    try:
+        return function()
+    except Exception as error:
+        return error
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+@functools.cache  # asked when a process starts to work: a later commit is not what it runs
 def provenance() -> dict[str, str]:
     """Where a result comes from: commit (marked ``-dirty`` if any tracked file was changed), versions, device."""
     commit = subprocess.run(
@@ -567,7 +615,8 @@ def record_study(
         function: what is done with a configuration: :func:`run_config`, or :func:`forecast_config`.
 
     Raises:
-        ValueError: if a ``function`` is given and ``together`` is not 1.
+        ValueError: if a ``function`` is given and ``together`` is not 1; if ``path`` and ``folder`` hold two different
+            records of a trial.
         RuntimeError: if there is not one row to write.
     """
     path, together = Path(path), _checks.positive_int("together", together)
@@ -578,6 +627,11 @@ def record_study(
         config = {name: row[name] for name in _FIELDS}
         if config not in store:
             store.put(config, {str(name): value for name, value in row.items() if name not in config})
+        elif store.get(config)["provenance"] != row["provenance"]:
+            raise ValueError(
+                f"folder must not hold another record of a trial than {path}, but {store.folder} does, of {config}: "
+                "one of the two is stale; remove it"
+            )
     report = sweep(
         function or (run_config if together == 1 else run_configs),
         [dataclasses.asdict(trial) for trial in sorted(set(trials), key=lambda t: (t.seed, t))],  # whole seeds first
@@ -593,7 +647,7 @@ def record_study(
     if not rows:
         raise RuntimeError(f"trials must not all fail, but none of {len(report.failed)} left a row")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.part")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(_complete(rows)), temporary)
     os.replace(temporary, path)
     return read_study(path)
@@ -601,20 +655,27 @@ def record_study(
 
 def run_config(config: dict[str, Any]) -> dict[str, Any]:
     """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
-    return _measured(config, run_trial(Trial(**config)))
+    origin = provenance()
+    return _measured(config, run_trial(Trial(**config)), origin)
 
 
 def forecast_config(config: dict[str, Any]) -> dict[str, Any]:
     """:func:`forecast_trial` in plain values."""
-    return _measured(config, forecast_trial(Trial(**config)))
+    origin = provenance()
+    return _measured(config, forecast_trial(Trial(**config)), origin)
 
 
 def run_configs(configs: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
     """:func:`run_trials` in plain values."""
+    origin = provenance()
     rows = run_trials([Trial(**config) for config in configs])
     return [
-        row if isinstance(row, Exception) else _measured(config, row) for config, row in zip(configs, rows, strict=True)
+        row if isinstance(row, Exception) else _measured(config, row, origin)
+        for config, row in zip(configs, rows, strict=True)
     ]
+
+
+_FUNCTIONS = {"forecasts": forecast_config}  # what else than training a study does with its trials
 
 
 def read_study(path: str | Path) -> pd.DataFrame:
@@ -623,6 +684,29 @@ def read_study(path: str | Path) -> pd.DataFrame:
     Fields of :class:`Trial` that the file does not know, because it is older, have their defaults.
     """
     return pd.DataFrame(_read(path)).sort_values(_FIELDS, ignore_index=True)
+
+
+def replay(study: str, profile: str = "book", *, results: str | Path = "../results") -> pd.DataFrame:
+    """The rows of a study that a notebook stands on: those recorded, or at profile ``full`` all run anew.
+
+    Args:
+        study: one of :data:`STUDIES`.
+        profile: of the notebook. ``full`` writes to ``_build/full`` beside ``results`` and, like any study, goes on
+            where it was interrupted.
+        results: where the recorded studies lie. ``deep-gpu.parquet``, which holds all that ``deep`` does, goes before
+            it once there is one.
+
+    Raises:
+        ValueError: for an unknown study.
+    """
+    _checks.choice("study", study, tuple(STUDIES))
+    if profile == "full":
+        build = Path(results).parent / "_build" / "full"
+        return record_study(
+            STUDIES[study], build / f"{study}.parquet", folder=build / "sweeps" / study, function=_FUNCTIONS.get(study)
+        )
+    wider = Path(results, f"{study}-gpu.parquet")
+    return read_study(wider if wider.exists() else Path(results, f"{study}.parquet"))
 
 
 def with_gain(table: pd.DataFrame) -> pd.DataFrame:
@@ -676,8 +760,8 @@ def _complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row.get(name, _DEFAULTS.get(name)) for name in names} for row in rows]
 
 
-def _measured(config: dict[str, Any], row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name not in config} | {"provenance": json.dumps(provenance())}
+def _measured(config: dict[str, Any], row: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in config} | {"provenance": json.dumps(origin)}
 
 
 def _batches(size: int, configs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -700,7 +784,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table = record_study(
         STUDIES[options.study],
         options.file,
-        function=forecast_config if options.study == "forecasts" else None,
+        function=_FUNCTIONS.get(options.study),
         together=options.together,
         scheduler=options.scheduler,
         n_workers=options.workers,

@@ -47,6 +47,29 @@ def test_verdict(value: float | None, expected: Any, verdict: str) -> None:
     assert claim(**GOOD | {"value": value, "expected": expected}).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("interval", "expected", "verdict"),
+    [
+        ((0.4, 0.6), (0.4, None), "holds"),
+        ((0.4, 0.6), (0.41, None), "undecided"),
+        ((0.4, 0.6), (0.6, None), "undecided"),
+        ((0.4, 0.6), (0.61, None), "fails"),
+        ((0.4, 0.6), (None, 0.6), "holds"),
+        ((0.4, 0.6), (None, 0.4), "undecided"),
+        ((0.4, 0.6), (None, 0.39), "fails"),
+        ((0.4, 0.6), (0.3, 0.7), "holds"),
+        ((0.4, 0.6), (0.45, 0.55), "undecided"),
+        ((0.4, 0.6), (0.7, 0.8), "fails"),
+        ((0.5, 0.5), (0.5, None), "holds"),
+    ],
+)
+def test_an_interval_decides(interval: tuple[float, float], expected: Any, verdict: str) -> None:
+    made = claim(**GOOD | {"expected": expected, "interval": interval})
+    assert made.verdict == verdict
+    assert Claim.from_json(json.loads(json.dumps(made.to_json()))) == made
+    assert made.value_text == f"0.5 [{interval[0]:.3g}, {interval[1]:.3g}]"
+
+
 @pytest.mark.parametrize("value", [np.float32(0.5), torch.tensor(0.5), np.array(0.5), 1])
 def test_any_scalar_is_a_number(value: Any) -> None:
     assert type(claim(**GOOD | {"value": value}).value) is float
@@ -81,6 +104,11 @@ def test_any_scalar_is_a_number(value: Any) -> None:
         ("statement", None, TypeError),
         ("digits", 0, ValueError),
         ("digits", 1.5, TypeError),
+        ("interval", 0.5, TypeError),
+        ("interval", (0.5,), ValueError),
+        ("interval", (0.6, 0.7), ValueError),
+        ("interval", (0.0, float("inf")), ValueError),
+        ("interval", (0.0, 1.0), ValueError),  # 0.5 +- 0.1 is expected: nothing for an interval to decide
     ],
 )
 def test_bad_input_names_the_argument(name: str, bad: Any, error: type[Exception]) -> None:
@@ -112,6 +140,7 @@ def test_drift_is_what_compare_reports(value: float, other: float, tolerance: fl
         ({"expected": (0.4, None)}, "expected 0.5 became"),
         ({"tolerance": 0.2}, "tolerance 0.1 became 0.2"),
         ({"source": "there"}, "source was 'here' and is now 'there'"),
+        ({"expected": (0.0, None), "interval": (0.1, 0.9)}, "interval None became"),
         ({"id": "C1.other"}, "does not claim it"),
     ],
 )

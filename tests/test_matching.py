@@ -184,7 +184,7 @@ def test_adam_lowers_the_loss_and_leaves_no_gradients() -> None:
 def test_report_names_exactly_what_changed() -> None:
     x = np.random.default_rng(0).normal(size=(40, 64))
     y = x @ np.cos(1.3 * np.arange(64))
-    for layers in ("first", "all", "each", "1", "3"):
+    for layers in ("first", "all", "composite", "each", "1", "3"):
         model = SequenceModel(1, 1, d_model=4, d_state=8, n_layers=3, generator=seeded())
         before = {k: v.clone() for k, v in model.state_dict().items()}
         report = tdi_init_(model, x, y, layers=layers, generator=seeded())
@@ -219,10 +219,29 @@ def test_each_layer_is_matched_to_what_enters_it() -> None:
     assert not torch.allclose(all_alike.ssms[1].kernel(64), model.ssms[1].kernel(64), rtol=0.1, atol=0.1)
 
 
+def test_a_chain_of_composite_layers_has_the_tasks_response() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 64))
+    y = x @ np.cos(1.3 * np.arange(64))
+    off = {}
+    for layers in ("first", "all", "composite"):
+        model = SequenceModel(1, 1, d_model=16, d_state=16, n_layers=3, generator=seeded())
+        report = tdi_init_(model, x, y, layers=layers, generator=seeded(1))
+        if layers == "first":
+            task = report.spectrum
+        omega = torch.as_tensor(task.omega, dtype=torch.float32)
+        powers = [ssm.frequency_response(omega).detach().abs().square().mean(dim=0).numpy() for ssm in model.ssms]
+        chain, wanted = np.prod(powers, axis=0) * task.input_power, task.importance
+        off[layers] = np.sum((chain / np.linalg.norm(chain) - wanted / np.linalg.norm(wanted)) ** 2)
+    root = task.power ** (1 / 3)
+    np.testing.assert_allclose(report.spectrum.power, root / root.mean())
+    assert all(spectral_loss(ssm, report.spectrum) < 0.5 * spectral_loss(ssm, task) for ssm in model.ssms)
+    assert off["composite"] < 0.1 * off["all"]
+
+
 def test_layers_that_are_not_there_are_named() -> None:
     model = SequenceModel(1, 2, d_model=4, d_state=8, n_layers=2)
     for layers in ("3", "0", "last"):
-        with pytest.raises(ValueError, match="^layers must be one of first, all, each, 1, 2, got"):
+        with pytest.raises(ValueError, match="^layers must be one of first, all, composite, each, 1, 2, got"):
             tdi_init_(model, np.zeros((4, 8)), np.arange(4), layers=layers)
 
 

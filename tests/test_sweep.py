@@ -55,13 +55,75 @@ def test_what_is_put_is_got(tmp_path_factory: pytest.TempPathFactory, config: di
 
 def test_bad_records_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    with pytest.raises(ValueError, match="result must hold finite numbers"):
-        store.put({"n": 1}, {"loss": float("nan")})
+    for bad in (float("nan"), {1, 2}, 1j):
+        with pytest.raises(ValueError, match="result must hold JSON values and finite numbers"):
+            store.put({"n": 1}, {"loss": bad})
+        with pytest.raises(ValueError, match="config must hold JSON values and finite numbers"):
+            store.put({"n": bad}, {})
     with pytest.raises(ValueError, match="result must not repeat entries of the configuration, got n"):
         store.put({"n": 1}, {"n": 2})
     with pytest.raises(KeyError, match="is not among the records"):
         store.get({"n": 1})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = Store(tmp_path)
+    store.put({"n": 1}, {"loss": 0.5})
+    store.put({"n": 1}, {"loss": 0.7})
+    assert store.records() == [{"n": 1, "loss": 0.5}] and len(list(tmp_path.iterdir())) == 1
+
+
+# Writers that die by signal 9, the n-th before the n-th line of Python that a put comes to, in it or in what it calls.
+WRITERS = """
+import json, os, signal, sys
+from tdi_lib.store import Store
+
+if sys.argv[2] == "plain":
+    Store.put = lambda self, config, result: self._path(config).write_text(json.dumps(config | result))
+
+def write(folder, left):
+    def trace(frame, event, _):
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    store = Store(folder)
+    sys.settrace(trace)
+    store.put({"n": 1}, {"history": list(range(5000))})
+    os._exit(0)
+
+for line in range(1000):
+    child = os.fork()
+    if child == 0:
+        write(f"{sys.argv[1]}/{line}", line)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0:
+        break
+"""
+
+
+@pytest.mark.parametrize("put", ["ours", "plain"])
+def test_a_writer_killed_at_any_line_leaves_a_whole_record_or_none(tmp_path: Path, put: str) -> None:
+    """And a store that simply wrote its file would not pass."""
+    folders, seen = tmp_path / "stores", []
+    subprocess.run([sys.executable, "-c", WRITERS, str(folders), put], check=True)
+    for folder in sorted(folders.iterdir(), key=lambda folder: int(folder.name)):
+        try:
+            records = Store(folder).records()
+        except json.JSONDecodeError:
+            seen.append("torn")
+        else:
+            assert records in ([], [{"n": 1, "history": list(range(5000))}])
+            seen.append("whole" if records else "none")
+        Store(folder).tidy()
+        assert all(path.suffix == ".json" for path in folder.iterdir())
+    assert len(seen) > 5 and seen[0] == "none" and seen[-1] == "whole"  # the last was not killed
+    assert ("torn" in seen) == (put == "plain")
 
 
 def _race(folder: Path, barrier, wins) -> None:
@@ -99,6 +161,9 @@ def test_a_sweep_runs_what_is_missing_and_records_what_fails(tmp_path: Path) -> 
     assert (again.done, again.already, len(again.failed)) == (0, 2, 1)
     assert sorted(map(int, Path(log).read_text().split())) == [-1, -1, 3, 4]
     assert {r["square"] for r in Store(tmp_path / "store").records()} == {9, 16}
+    Store(tmp_path / "store").put(configs[1], {"square": 1})  # by a worker whose driver died before it heard of it
+    last = sweep(square, configs, tmp_path / "store", n_workers=0, progress=False)
+    assert not last.failed and not Store(tmp_path / "store" / "failed").records()
 
 
 def test_a_result_that_is_no_record_fails_alone(tmp_path: Path) -> None:
@@ -171,6 +236,8 @@ def test_a_scheduler_that_runs_already_is_used_and_left_running(tmp_path: Path) 
 def test_bad_arguments_are_named(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="function must be callable, got int"):
         sweep(3, [], tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="configs must not have an entry of the name error"):
+        sweep(square, [{"error": 1}], tmp_path, n_workers=0)
     with pytest.raises(ValueError, match="n_workers must be left out with a scheduler"):
         sweep(square, [], tmp_path, scheduler="tcp://localhost:1", n_workers=2)
     with pytest.raises(ValueError, match="n_workers must be an integer of at least 0, got -1"):
@@ -211,8 +278,9 @@ def test_twenty_kills_lose_double_and_tear_nothing(tmp_path: Path) -> None:
     victims = chance.sample(["driver"] * 2 + ["worker"] * 18, 20)
     script = tmp_path / "driver.py"
     script.write_text(DRIVER.format(log=str(log), count=count, folder=str(folder)))
-    finished = None
+    finished, deadline = None, time.monotonic() + 600
     while finished is None:
+        assert time.monotonic() < deadline
         driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         runs = log.read_text().count("\n") if log.exists() else 0
         while driver.poll() is None:

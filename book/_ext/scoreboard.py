@@ -20,10 +20,8 @@ Recorded = dict[str, list[tuple[str, Claim]]]
 
 def overall(verdicts: Iterable[str]) -> str:
     """One failure fails the entry; it holds when all its tested claims hold, and one is tested."""
-    tested = set(verdicts) - {"not yet tested"}
-    if not tested:
-        return "not yet tested"
-    return "fails" if "fails" in tested else "holds"
+    found = set(verdicts)
+    return next((word for word in ("fails", "undecided", "holds") if word in found), "not yet tested")
 
 
 def recorded(env: BuildEnvironment) -> Recorded:
