@@ -175,6 +175,15 @@ def fit(
 
     Raises:
         TypeError, ValueError: naming the argument.
+        FloatingPointError: if the training diverged.
+
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> x = torch.randn(40, 16, 1, generator=generator).numpy()
+    >>> y = (x.mean(axis=(1, 2)) > 0).astype(int)
+    >>> model = SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1, generator=generator)
+    >>> result = fit(model, x[:32], y[:32], x_val=x[32:], y_val=y[32:], max_steps=50, progress=False)
+    >>> [row["step"] for row in result.history]
+    [25, 50]
     """
     _checks.module("model", model, SequenceModel)
     train = _tensors("x", x, "y", y, model)
@@ -442,7 +451,22 @@ def _diverged(lr: float, ssm_lr: float) -> FloatingPointError:
 
 @torch.no_grad()
 def predict(model: SequenceModel, x: ArrayLike, *, batch_size: int = 256) -> Tensor:
-    """Outputs of the model in evaluation mode, batch by batch: (P, d_output) or (P, L, d_output)."""
+    """Outputs of the model in evaluation mode, batch by batch.
+
+    Args:
+        model: left in the mode in which it was.
+        x: sequences (P, L, D).
+        batch_size: sequences at once.
+
+    Returns:
+        (P, d_output), or (P, L, d_output) of a model without pooling, on the CPU.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> predict(SequenceModel(1, 3, d_model=4, d_state=4, n_layers=1), np.zeros((5, 16, 1))).shape
+    torch.Size([5, 3])
+    """
     _checks.module("model", model, SequenceModel)
     inputs = _inputs("x", x, model)
     was_training = model.training
@@ -454,7 +478,20 @@ def predict(model: SequenceModel, x: ArrayLike, *, batch_size: int = 256) -> Ten
 
 
 def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike) -> Scores:
-    """Score a classifier on sequences (P, L, D) with labels (P,)."""
+    """Score a classifier.
+
+    Args:
+        model: with an output per class.
+        x: sequences (P, L, D).
+        y: their labels (P,).
+
+    Raises:
+        TypeError, ValueError: naming the argument; ``y`` must be integer labels.
+
+    >>> model = SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1)
+    >>> 0 <= evaluate(model, np.ones((6, 16, 1)), np.arange(6) % 2).accuracy <= 1
+    True
+    """
     logits = predict(model, x)
     labels = _tensors("x", x, "y", y, model)[1]
     if labels.is_floating_point():
@@ -468,12 +505,19 @@ def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike) -> Scores:
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the weights as safetensors: data only, never code."""
+    """Write the weights as safetensors: data only, never code.
+
+    >>> import tempfile
+    >>> model = SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save_weights(model, f"{folder}/weights.safetensors")
+    ...     load_weights(SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1), f"{folder}/weights.safetensors")
+    """
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(path))
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights written by :func:`save_weights` into ``model``, strictly."""
+    """Read weights written by :func:`save_weights` into ``model``, strictly: RuntimeError if names or shapes differ."""
     model.load_state_dict(load_file(str(path)))
 
 

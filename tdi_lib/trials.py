@@ -715,6 +715,10 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     Adds ``base_loss``, ``base_accuracy`` and ``gain``, the log of the ratio of test losses: positive where the run is
     better than S4D-Lin; ``validation``, the lowest validation loss; and ``plain``, whether the run differs from its
     partner in ``init`` alone. Runs without a partner are left out.
+
+    >>> row = dataclasses.asdict(Trial("forda", 200, 0, "lin")) | {"loss": 0.3, "accuracy": 0.9}
+    >>> with_gain(pd.DataFrame([row, row | {"init": "tdi", "loss": 0.15}])).gain.round(2).tolist()
+    [0.0, 0.69]
     """
     varied = ["layers", "dt_min", "dt_max", "pretrain_steps"]
     partner = [name for name in _FIELDS if name not in {"init", *varied}]
