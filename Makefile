@@ -3,8 +3,10 @@ PYTHON ?= python3
 PROFILE ?= book
 PORT ?= 8000
 STUDY ?= low_data
+PARALLEL ?= 2
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+SHARED := -n $(PARALLEL) --dist loadfile
 NBVAL := $(PYTEST) --nbval --nbval-cell-timeout=600 notebooks
 
 # uv reads no pip settings: hand it pip's folder of local wheels where there is one.
@@ -25,17 +27,17 @@ book: .venv/stamp ## execute what changed, then build the pages (PROFILE=smoke|b
 pages: .venv/stamp ## build the pages from the outputs as they are
 	$(BIN)/python book/build.py --no-execute
 
-test: test-unit test-notebooks ## the whole suite
+test: test-unit test-notebooks ## the whole suite (PARALLEL=2 files of tests at a time)
 
 test-unit: pages ## units, properties, doctests, and the pages in a real browser
-	$(PYTEST) --doctest-modules tests tdi_lib
+	OMP_NUM_THREADS=1 $(PYTEST) $(SHARED) --doctest-modules tests tdi_lib
 
 test-pages: pages ## the pages and the notebooks' form alone
 	$(PYTEST) tests/test_pages.py tests/test_notebooks.py
 
 # Another instruction set and another number of threads than most machines record with.
 test-notebooks: .venv/stamp ## run every notebook again and compare with what is recorded
-	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL)
+	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL) $(SHARED)
 
 test-cpus: .venv/stamp ## the same on two instruction sets, with one thread and with two
 	for threads in 1 2; do \

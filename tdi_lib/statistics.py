@@ -1,5 +1,6 @@
 """How runs are compared: paired by seed, with intervals, in units of data."""
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -133,7 +134,8 @@ def grouped_bootstrap(
         raise ValueError(f"statistic must be finite on all rows, got {value}")
     generator = np.random.default_rng(seed)
     drawn = generator.integers(len(members), size=(_checks.positive_int("n_resamples", n_resamples), len(members)))
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of statistics that a resample leaves undefined
         found = np.array([float(statistic(np.concatenate([members[k] for k in draw]))) for draw in drawn])
     low, high = np.quantile(found[np.isfinite(found)], [0.5 - confidence / 2, 0.5 + confidence / 2])
     return Interval(value, float(min(low, value)), float(max(high, value)))

@@ -104,8 +104,8 @@ class Trial:
         layers: which layers are matched, see :func:`~tdi_lib.matching.tdi_init_`; ``first`` unless ``init`` is a bank.
         dt_min: least of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only ``dt_max / dt_min`` counts.
         dt_max: largest of them.
-        pretrain_steps: before the training, learn for so many steps to predict every next value of the same training
-            sequences (self-pretraining, arXiv 2310.02980); everything but the decoder is kept.
+        pretrain_steps: before the training, learn for at most so many steps to predict every next value of the same
+            training sequences (self-pretraining, arXiv 2310.02980); everything but the decoder is kept.
     """
 
     dataset: str
@@ -213,12 +213,12 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
 
 
 STUDIES: dict[str, list[Trial]] = {
-    "deep": deep_trials(range(2), range(1)),
+    "deep": deep_trials(range(4), range(1)),
     "deep-gpu": deep_trials(range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
     # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
     "forecasts": [
         t
-        for t in deep_trials(range(2), [])
+        for t in deep_trials(range(4), [])
         if t.init == "lin" and t.max_steps >= 400 and t.n != 800 and (t.dataset, t.n) != ("cricketx", 50)
     ],
     "low_data": [

@@ -110,6 +110,9 @@ def test_groups_are_resampled_whole() -> None:
     )
     ranks = grouped_bootstrap(lambda rows: scipy.stats.spearmanr(x[rows], -x[rows]).statistic, groups)
     assert ranks == pytest.approx((-1, -1, -1))
+    steps = np.repeat([0.0, 1.0], 10)  # many a resample is constant and has no rank correlation
+    two = grouped_bootstrap(lambda rows: scipy.stats.spearmanr(steps[rows], steps[rows]).statistic, [0] * 10 + [1] * 10)
+    assert two == pytest.approx((1, 1, 1))
 
 
 @pytest.mark.parametrize(
