@@ -213,12 +213,12 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
 
 
 STUDIES: dict[str, list[Trial]] = {
-    "deep": deep_trials(range(4), range(1)),
+    "deep": deep_trials(range(5), range(1)),
     "deep-gpu": deep_trials(range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
     # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
     "forecasts": [
         t
-        for t in deep_trials(range(4), [])
+        for t in deep_trials(range(5), [])
         if t.init == "lin" and t.max_steps >= 400 and t.n != 800 and (t.dataset, t.n) != ("cricketx", 50)
     ],
     "low_data": [
