@@ -324,7 +324,7 @@ def test_gains_know_the_validation_loss_and_what_else_was_varied() -> None:
 
 
 def test_the_study_for_a_gpu_holds_the_recorded_one() -> None:
-    """So it goes on from there; and it has what was asked of it: five sizes where there are, ten seeds, all starts."""
+    """So notebooks may read it instead; and it has what was asked for: five sizes, ten seeds, all starts."""
     full = set(STUDIES["deep-gpu"])
     assert full > set(STUDIES["deep"]) and len(full) == len(STUDIES["deep-gpu"])
     cells = {(t.dataset, t.n) for t in full if t.n_layers == 2 and t.max_steps > 50}

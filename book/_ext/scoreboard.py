@@ -19,7 +19,7 @@ Recorded = dict[str, list[tuple[str, Claim]]]
 
 
 def overall(verdicts: Iterable[str]) -> str:
-    """One failure fails the entry; it holds when all its tested claims hold, and one is tested."""
+    """The worst of the verdicts: one failure fails the entry, one undecided claim leaves it so."""
     found = set(verdicts)
     return next((word for word in ("fails", "undecided", "holds") if word in found), "not yet tested")
 
