@@ -159,14 +159,17 @@ DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, s
 _OTHERS = ("cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", "acf")
 
 
-def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere: bool = False) -> list[Trial]:
+def deep_trials(
+    seeds: Iterable[int], start_seeds: Iterable[int], rest_seeds: Iterable[int], *, everywhere: bool = False
+) -> list[Trial]:
     """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
     and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers. Training
     ends after 400 steps, on more than a thousand examples after 1,000; where that may be too soon, also after 3,000.
 
     Args:
         seeds: of the comparison over sizes.
-        rival_seeds: of everything else.
+        start_seeds: of the other starts.
+        rest_seeds: of everything else.
         everywhere: compare every start at every size, 100 and 300 included: five sizes or more, but for Freezer.
     """
 
@@ -186,9 +189,11 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
                 only = n == 800 and dataset != "forda" and not everywhere
                 starts = ("lin",) if only else ("lin", "tdi", "half", *(_OTHERS if everywhere else ()))
                 trials += [trial(dataset, n, seed, init) for init in starts]
-    for seed in rival_seeds:
+    trials += [
+        trial(dataset, n, seed, init) for seed in start_seeds for dataset, n in DEEP_MIDDLE.items() for init in _OTHERS
+    ]
+    for seed in rest_seeds:
         for dataset, n in DEEP_MIDDLE.items():
-            trials += [trial(dataset, n, seed, init) for init in _OTHERS]
             trials += [
                 trial(dataset, n, seed, "lin", dt_min=low, dt_max=high)
                 for low in (1e-4, 1e-3, 1e-2)
@@ -213,12 +218,12 @@ def deep_trials(seeds: Iterable[int], rival_seeds: Iterable[int], *, everywhere:
 
 
 STUDIES: dict[str, list[Trial]] = {
-    "deep": deep_trials(range(5), range(1)),
-    "deep-gpu": deep_trials(range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
+    "deep": deep_trials(range(10), range(3), range(1)),
+    "deep-gpu": deep_trials(range(10), range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
     # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
     "forecasts": [
         t
-        for t in deep_trials(range(5), [])
+        for t in deep_trials(range(10), [], [])
         if t.init == "lin" and t.max_steps >= 400 and t.n != 800 and (t.dataset, t.n) != ("cricketx", 50)
     ],
     "low_data": [
