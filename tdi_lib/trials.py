@@ -51,6 +51,7 @@ __all__ = [
     "TOGETHER",
     "Trial",
     "autocorrelation_steps",
+    "best_so_far",
     "deep_trials",
     "find_trial",
     "forecast_config",
@@ -727,15 +728,23 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     """
     varied = ["layers", "dt_min", "dt_max", "pretrain_steps"]
     partner = [name for name in _FIELDS if name not in {"init", *varied}]
-    lowest = [
-        min((row["val_loss"] for row in history or () if row["val_loss"] is not None), default=math.nan)
-        for history in table.get("history", [None] * len(table))
-    ]
+    lowest = [best_so_far(history or (), [math.inf])[0] for history in table.get("history", [None] * len(table))]
     table = table.assign(plain=(table[varied] == [_DEFAULTS[name] for name in varied]).all(axis=1), validation=lowest)
     base = table[(table.init == "lin") & table.plain][[*partner, "loss", "accuracy"]]
     base = base.rename(columns={"loss": "base_loss", "accuracy": "base_accuracy"})
     joined = table.merge(base, on=partner, how="inner", validate="many_to_one")
     return joined.assign(gain=np.log(joined.base_loss / joined.loss))
+
+
+def best_so_far(history: Iterable[Mapping[str, Any]], steps: Iterable[float]) -> np.ndarray:
+    """Lowest validation loss of a recorded ``history`` up to each of the ``steps`` (S,); NaN before there was one.
+
+    >>> history = [{"step": 25, "val_loss": 0.7}, {"step": 50, "val_loss": None}, {"step": 75, "val_loss": 0.4}]
+    >>> best_so_far(history, [10, 60, 75])
+    array([nan, 0.7, 0.4])
+    """
+    seen = [(row["step"], row["val_loss"]) for row in history if row["val_loss"] is not None]
+    return np.array([min((loss for at, loss in seen if at <= step), default=math.nan) for step in steps])
 
 
 def find_trial(table: pd.DataFrame, trial: Trial) -> dict[str, Any]:
