@@ -25,6 +25,7 @@ from tdi_lib.spectrum import (
     estimate_task_spectrum,
     evenly,
     evidence_of_orders,
+    lengths_of,
     order_evidence,
     standardise_targets,
 )
@@ -360,11 +361,7 @@ def usable(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, list[str
     if targets.ndim == 0 or len(targets) != len(inputs):
         raise ValueError(f"y must hold one target per sequence of x ({len(inputs)}), got shape {targets.shape}")
     notes = []
-    missing = np.isnan(inputs).any(axis=2)  # (P L)
-    if missing.any():
-        lengths = np.where(missing.any(axis=1), missing.argmax(axis=1), inputs.shape[1])
-        if not np.isnan(inputs[np.arange(inputs.shape[1]) >= lengths[:, None]]).all():
-            raise ValueError("x must have NaN at the ends of sequences only, got values behind a NaN")
+    if (lengths := lengths_of(inputs)) is not None:
         long_enough = lengths >= max(np.median(lengths) / 2, 1)
         length = int(lengths[long_enough].min())
         share = 1 - length * long_enough.sum() / lengths.sum()

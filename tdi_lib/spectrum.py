@@ -22,7 +22,7 @@ from tdi_lib import _checks
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "order_evidence"]
+__all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "lengths_of", "order_evidence"]
 
 METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discriminative", "flat")
 """Estimators of :func:`estimate_task_spectrum`."""
@@ -420,6 +420,25 @@ def check_lengths(x: ArrayLike, lengths: ArrayLike | None) -> np.ndarray | None:
     if ends.min() < MIN_LENGTH or ends.max() > longest:
         raise ValueError(f"lengths must lie in [{MIN_LENGTH}, {longest}], got [{ends.min()}, {ends.max()}]")
     return None if (ends == longest).all() else ends
+
+
+def lengths_of(x: ArrayLike) -> np.ndarray | None:
+    """Where sequences (P, L) or (P, L, D) end that are padded with NaN (P,); None if all are whole.
+
+    Raises:
+        ValueError: if a NaN stands anywhere but at the end, or in some channels only.
+
+    >>> lengths_of([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]])
+    array([3, 1])
+    """
+    inputs = _checks.real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)", finite=False)
+    missing = np.isnan(inputs.reshape(*inputs.shape[:2], -1))  # (P L D)
+    if not missing.any():
+        return None
+    ends = inputs.shape[1] - missing.any(axis=2).sum(axis=1)  # (P)
+    if not missing[np.arange(inputs.shape[1]) >= ends[:, None]].all():
+        raise ValueError("x must have NaN at the ends of sequences only, and in all channels, got others")
+    return ends
 
 
 def check_inputs(x: ArrayLike, lengths: ArrayLike | None = None, *, minimum: int = MIN_SAMPLES) -> np.ndarray:

@@ -78,12 +78,12 @@ class _Task(LightningModule):
         return torch.optim.AdamW(self.model.parameter_groups(**self.optimiser))
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        loss = self.loss(self.model(batch[0]), batch[1])
+        loss = self.loss(self.model(batch[0], *batch[2:]), batch[1])
         self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
         return loss
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
-        loss = self.loss(self.model(batch[0]), batch[1])
+        loss = self.loss(self.model(batch[0], *batch[2:]), batch[1])
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch[0]))
 
 
@@ -143,6 +143,8 @@ def fit(
     *,
     x_val: ArrayLike,
     y_val: ArrayLike,
+    lengths: ArrayLike | None = None,
+    lengths_val: ArrayLike | None = None,
     max_steps: int = 1000,
     evaluate_every: int = 25,
     patience: int = 12,
@@ -162,6 +164,8 @@ def fit(
         model: changed in place.
         x, y: training sequences (P, L, D) and class labels (P,) or real targets (P, K).
         x_val, y_val: validation set of the same form; it stops the training and chooses the weights.
+        lengths, lengths_val: of sequences that are padded at their ends (P,), for a model with pooling; what the
+            padding holds is not looked at. :func:`~tdi_lib.spectrum.lengths_of` knows them where it is NaN.
         max_steps: optimiser steps at most, rounded up to a multiple of ``evaluate_every``.
         evaluate_every: steps between validations.
         patience: validations without improvement before stopping.
@@ -186,8 +190,8 @@ def fit(
     [25, 50]
     """
     _checks.module("model", model, SequenceModel)
-    train = _tensors("x", x, "y", y, model)
-    validation = _tensors("x_val", x_val, "y_val", y_val, model)
+    train = _tensors("x", x, "y", y, model, "lengths", lengths)
+    validation = _tensors("x_val", x_val, "y_val", y_val, model, "lengths_val", lengths_val)
     max_steps = _checks.positive_int("max_steps", max_steps)
     every = _checks.positive_int("evaluate_every", evaluate_every)
     batch_size = _checks.positive_int("batch_size", batch_size)
@@ -260,7 +264,8 @@ def fit_many(
 
     Args:
         models: M models that differ in initial values only, without dropout; changed in place.
-        data: for every model ``(x, y, x_val, y_val)`` as for :func:`fit`. The sets may differ in size, not in length.
+        data: for every model ``(x, y, x_val, y_val)`` as for :func:`fit`. The sets may differ in size, not in length,
+            and no sequence may be padded.
         seeds: the order of every model's batches.
         device: of torch, such as ``cpu`` or ``cuda``. The models end where they were.
         max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress: as for :func:`fit`.
@@ -365,7 +370,7 @@ class _Run:
 class _Pool:
     """The sets of several models in one tensor, so that one look-up gives a batch to each."""
 
-    def __init__(self, sets: list[tuple[Tensor, Tensor]], name: str, device: torch.device) -> None:
+    def __init__(self, sets: list[tuple[Tensor, ...]], name: str, device: torch.device) -> None:
         if len({(x.shape[1:], y.shape[1:], y.dtype) for x, y in sets}) > 1:
             raise ValueError(f"{name} must have one length, and its targets one form, for all models")
         self.sizes = [len(x) for x, _ in sets]
@@ -450,12 +455,13 @@ def _diverged(lr: float, ssm_lr: float) -> FloatingPointError:
 
 
 @torch.no_grad()
-def predict(model: SequenceModel, x: ArrayLike, *, batch_size: int = 256) -> Tensor:
+def predict(model: SequenceModel, x: ArrayLike, *, lengths: ArrayLike | None = None, batch_size: int = 256) -> Tensor:
     """Outputs of the model in evaluation mode, batch by batch.
 
     Args:
         model: left in the mode in which it was.
         x: sequences (P, L, D).
+        lengths: as for :func:`fit`.
         batch_size: sequences at once.
 
     Returns:
@@ -468,22 +474,23 @@ def predict(model: SequenceModel, x: ArrayLike, *, batch_size: int = 256) -> Ten
     torch.Size([5, 3])
     """
     _checks.module("model", model, SequenceModel)
-    inputs = _inputs("x", x, model)
+    batches = zip(*(part.split(batch_size) for part in _inputs("x", x, model, "lengths", lengths)), strict=True)
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    outputs = [model(part.to(device)).cpu() for part in inputs.split(batch_size)]
+    outputs = [model(*(part.to(device) for part in batch)).cpu() for batch in batches]
     model.train(was_training)
     return torch.cat(outputs)
 
 
-def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike) -> Scores:
+def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = None) -> Scores:
     """Score a classifier.
 
     Args:
         model: with an output per class.
         x: sequences (P, L, D).
         y: their labels (P,).
+        lengths: as for :func:`fit`.
 
     Raises:
         TypeError, ValueError: naming the argument; ``y`` must be integer labels.
@@ -492,8 +499,8 @@ def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike) -> Scores:
     >>> 0 <= evaluate(model, np.ones((6, 16, 1)), np.arange(6) % 2).accuracy <= 1
     True
     """
-    logits = predict(model, x)
-    labels = _tensors("x", x, "y", y, model)[1]
+    logits = predict(model, x, lengths=lengths)
+    labels = _tensors("x", x, "y", y, model, "lengths", lengths)[1]
     if labels.is_floating_point():
         raise TypeError(f"y must be integer class labels, got {labels.dtype}")
     loss = float(nn.functional.cross_entropy(logits.double(), labels))
@@ -521,15 +528,46 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     model.load_state_dict(load_file(str(path)))
 
 
-def _inputs(name: str, x: ArrayLike, model: SequenceModel) -> Tensor:
-    inputs = _checks.real_array(name, x, ndim=(3,), what="sequences (P, L, D)")
+def _inputs(
+    name: str, x: ArrayLike, model: SequenceModel, lengths_name: str = "lengths", lengths: ArrayLike | None = None
+) -> list[Tensor]:
+    """Sequences (P, L, D), their padding zero, and their lengths (P,) if there are any."""
+    what = "sequences (P, L, D)"
+    inputs = _checks.real_array(name, x, ndim=(3,), what=what, finite=lengths is None)
     if inputs.shape[2] != model.d_input:
         raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
-    return torch.tensor(inputs, dtype=model.decoder.weight.dtype)
+    ends = []
+    if lengths is not None:
+        if model.pooling == "none":
+            raise ValueError(
+                f"{lengths_name} must be left out for a model without pooling, which answers at every step"
+            )
+        ends = [torch.as_tensor(lengths)]
+        if ends[0].shape != inputs.shape[:1] or ends[0].is_floating_point() or ends[0].is_complex():
+            raise ValueError(
+                f"{lengths_name} must be integers of shape ({len(inputs)},), one per sequence of {name}, "
+                f"got {tuple(ends[0].shape)} {ends[0].dtype}"
+            )
+        if ends[0].min() < 1 or ends[0].max() > inputs.shape[1]:
+            raise ValueError(
+                f"{lengths_name} must lie in [1, {inputs.shape[1]}], got [{ends[0].min()}, {ends[0].max()}]"
+            )
+        beyond = np.arange(inputs.shape[1]) >= ends[0].cpu().numpy()[:, None]  # (P L)
+        inputs = _checks.real_array(name, np.where(beyond[:, :, None], 0.0, inputs), ndim=(3,), what=what)
+    return [torch.tensor(inputs, dtype=model.decoder.weight.dtype), *ends]
 
 
-def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: SequenceModel) -> tuple[Tensor, Tensor]:
-    inputs = _inputs(x_name, x, model)
+def _tensors(
+    x_name: str,
+    x: ArrayLike,
+    y_name: str,
+    y: ArrayLike,
+    model: SequenceModel,
+    lengths_name: str = "lengths",
+    lengths: ArrayLike | None = None,
+) -> tuple[Tensor, ...]:
+    """Sequences, targets, and lengths if there are any."""
+    inputs, *ends = _inputs(x_name, x, model, lengths_name, lengths)
     target = _checks.real_array(y_name, y, ndim=(1, 2, 3), what="labels (P,) or targets (P, K)")
     if len(target) != len(inputs):
         raise ValueError(
@@ -547,14 +585,14 @@ def _tensors(x_name: str, x: ArrayLike, y_name: str, y: ArrayLike, model: Sequen
             raise ValueError(
                 f"{y_name} must be class labels in [0, {d_output - 1}], got [{target.min():.0f}, {target.max():.0f}]"
             )
-        return inputs, torch.tensor(target, dtype=torch.int64)
+        return inputs, torch.tensor(target, dtype=torch.int64), *ends
     if target.ndim == 1:
         target = target[:, None]
     steps = inputs.shape[1:2] if model.pooling == "none" else ()
     expected = (len(inputs), *steps, model.decoder.out_features)
     if target.shape != expected:
         raise ValueError(f"{y_name} must have the shape of the model's output {expected}, got {target.shape}")
-    return inputs, torch.tensor(target, dtype=inputs.dtype)
+    return inputs, torch.tensor(target, dtype=inputs.dtype), *ends
 
 
 @contextlib.contextmanager

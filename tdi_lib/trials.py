@@ -35,7 +35,7 @@ from tdi_lib import _checks, datasets
 from tdi_lib.gain import compare_features, compare_starts, forecast_gain, label_noise
 from tdi_lib.matching import spectral_loss, tdi_init_
 from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
+from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum, lengths_of
 from tdi_lib.ssm import poles_random
 from tdi_lib.store import Store
 from tdi_lib.sweep import sweep
@@ -295,7 +295,8 @@ class _Prepared:
 
     def row(self, result: FitResult, device: str, together: int) -> dict[str, Any]:
         mean, scale = self.scale
-        scores = evaluate(self.model.to(device), (self.source.x_test - mean) / scale, self.source.y_test)
+        x_test = (self.source.x_test - mean) / scale
+        scores = evaluate(self.model.to(device), x_test, self.source.y_test, lengths=lengths_of(x_test))
         end = _look(self.model.cpu(), self.task)
         return dataclasses.asdict(self.trial) | {
             "loss": scores.loss,
@@ -332,7 +333,11 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
     data = _load(trial.dataset, progress)
     part = data.subset(trial.n, seed=trial.seed)
     # the scale of the data from the training part alone
-    mean, scale = part.x.mean(axis=(0, 1)), part.x.std(axis=(0, 1))
+    lengths = lengths_of(part.x)
+    if lengths is not None and trial.pretrain_steps > 0:
+        raise ValueError(f"trial.pretrain_steps must be 0 where sequences are padded, got {trial.pretrain_steps}")
+    inside = part.x if lengths is None else part.x[np.arange(data.length) < lengths[:, None]][:, None]
+    mean, scale = inside.mean(axis=(0, 1)), inside.std(axis=(0, 1))
     x, x_val = ((a - mean) / scale for a in (part.x, part.x_val))
 
     generator = torch.Generator().manual_seed(trial.seed)
@@ -363,12 +368,17 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
             x,
             part.y,
             layers=trial.layers,
+            lengths=lengths,
             generator=generator,
             **BANKS[trial.init],
         )
         init_seconds = report.seconds
     # the yardstick of every init, whatever it started from
-    task = report.spectrum if bank and "method" not in BANKS[trial.init] else estimate_task_spectrum(x, part.y)
+    task = (
+        report.spectrum
+        if bank and "method" not in BANKS[trial.init]
+        else estimate_task_spectrum(x, part.y, lengths=lengths)
+    )
     if trial.pretrain_steps > 0:
         init_seconds += _pretrain_(model, trial, x, x_val, progress)
     sets = (x, part.y, x_val, part.y_val)
@@ -384,6 +394,8 @@ def _fit(model: SequenceModel, sets: tuple[np.ndarray, ...], trial: Trial, max_s
         y,
         x_val=x_val,
         y_val=y_val,
+        lengths=lengths_of(x),
+        lengths_val=lengths_of(x_val),
         max_steps=max_steps,
         patience=trial.patience,
         batch_size=trial.batch_size,

@@ -239,6 +239,45 @@ def test_divergence_is_said() -> None:
         run(make(), lr=1e30, max_steps=20)
 
 
+def padded(n: int, seed: int, fill: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The tones, cut to 12 to 48 steps, and ``fill`` behind."""
+    x, y = tones(n, seed)
+    lengths = np.random.default_rng(seed).integers(12, 49, n)
+    x[np.arange(48) >= lengths[:, None]] = fill
+    return x, y, lengths
+
+
+def test_sequences_of_different_lengths() -> None:
+    """What the padding holds does not matter; scores are those of every sequence cut and looked at alone."""
+    models = []
+    for fill in (np.nan, 1e9):
+        model = make()
+        (x, y, lengths), (x_val, y_val, lengths_val) = padded(64, 0, fill), padded(32, 1, fill)
+        options = {"max_steps": 150, "lr": 0.02, "progress": False, "device": "cpu"}
+        result = fit(model, x, y, x_val=x_val, y_val=y_val, lengths=lengths, lengths_val=lengths_val, **options)
+        models.append(model)
+    assert all(torch.equal(a, b) for a, b in zip(*(m.parameters() for m in models), strict=True))
+    x, y, lengths = padded(100, 2, np.nan)
+    scores = evaluate(model, x, y, lengths=lengths)
+    with torch.no_grad():
+        alone = [model(torch.tensor(x[i : i + 1, :end], dtype=torch.float32)) for i, end in enumerate(lengths)]
+    logits = torch.cat(alone)
+    assert scores.accuracy == float((logits.argmax(1) == torch.tensor(y)).float().mean()) > 0.9
+    assert np.isclose(
+        scores.loss, float(torch.nn.functional.cross_entropy(logits.double(), torch.tensor(y))), rtol=1e-4
+    )
+    torch.testing.assert_close(predict(model, x, lengths=lengths, batch_size=7), logits, rtol=1e-3, atol=1e-4)
+    assert np.isclose(evaluate(model, x_val, y_val, lengths=lengths_val).loss, result.best_val_loss, atol=1e-6)
+
+
+def test_whole_sequences_with_their_lengths_train_as_without() -> None:
+    model, other = make().double(), make().double()
+    x, y = tones(64, 0)
+    options = {"x_val": x, "y_val": y, "max_steps": 30, "progress": False, "device": "cpu"}
+    with_lengths = fit(model, x, y, lengths=np.full(64, 48), lengths_val=np.full(64, 48), **options)
+    assert with_lengths.history == [pytest.approx(row, rel=1e-9) for row in fit(other, x, y, **options).history]
+
+
 X, Y = tones(8, 0)
 
 
@@ -257,6 +296,20 @@ X, Y = tones(8, 0)
         ({"model": make(pooling="none")}, ValueError, r"y must be one class label .* pooling 'none'"),
         ({"model": make(pooling="none"), "y": Y / 2.0}, ValueError, "y must have the shape of the model's output"),
         ({"x_val": X[:, :, 0]}, ValueError, "x_val must be"),
+        ({"x": X * np.nan, "lengths": np.full(8, 48)}, ValueError, "x must be finite"),
+        ({"lengths": np.full(7, 48)}, ValueError, r"lengths must be integers of shape \(8,\).* got \(7,\)"),
+        (
+            {"lengths": np.full(8, 48.0)},
+            ValueError,
+            r"lengths must be integers .* one per sequence of x, got .*float64",
+        ),
+        ({"lengths": np.arange(8)}, ValueError, r"lengths must lie in \[1, 48\], got \[0, 7\]"),
+        ({"lengths_val": np.arange(42, 50)}, ValueError, r"lengths_val must lie in \[1, 48\], got \[42, 49\]"),
+        (
+            {"model": make(pooling="none"), "y": np.zeros((8, 48, 2)), "lengths": np.full(8, 48)},
+            ValueError,
+            "lengths must be left out for a model without pooling",
+        ),
         ({"y_val": Y[:4]}, ValueError, "y_val must hold"),
         ({"max_steps": 0}, ValueError, "max_steps"),
         ({"patience": 1.5}, TypeError, "patience"),

@@ -54,6 +54,22 @@ def test_a_trial_repeats_itself_and_inits_are_paired() -> None:
     assert {row["method"] for row in rows.values()} == {rows["lin"]["method"]}  # one yardstick
 
 
+@pytest.mark.parametrize("init", ["lin", "tdi"])
+def test_sets_with_padded_sequences_are_trained_too(init: str) -> None:
+    """Scaled by what is inside; scored as every test sequence alone; and, together with others, one by one."""
+    trial = dataclasses.replace(TINY, dataset="plaid", init=init)
+    row = run_trial(trial)
+    assert without_timing(run_trials([trial, dataclasses.replace(trial, seed=1)])[0]) == without_timing(row)
+    prepared = _prepare(trial, False)
+    x, _, x_val, _ = prepared.data
+    assert np.isnan(x).any() and np.isnan(x_val).any()
+    assert np.isclose(np.nanmean(x), 0, atol=1e-4) and np.isclose(np.nanstd(x), 1, atol=1e-4)
+    for name, message in (("pretrain_steps", "^trial.pretrain_steps must be 0"), ("init", "^guard must be False")):
+        wrong = dataclasses.replace(trial, **{name: 5 if name == "pretrain_steps" else "guarded"})
+        with pytest.raises(ValueError, match=message):
+            run_trial(wrong)
+
+
 def test_forecasts_look_at_nothing_but_the_training_part() -> None:
     """Two ways of asking, both repeatable; what the untrained model says is what its pooled outputs say."""
     trial = dataclasses.replace(TINY, d_model=8)
