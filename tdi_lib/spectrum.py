@@ -409,16 +409,23 @@ def _evidence(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return (-0.5 * (1 + np.log(2 * math.pi * scale) + np.log(total).mean(axis=1))).max(axis=1)
 
 
-def check_lengths(x: ArrayLike, lengths: ArrayLike | None) -> np.ndarray | None:
+def check_lengths(
+    x: ArrayLike, lengths: ArrayLike | None, *, name: str = "lengths", of: str = "x", minimum: int = MIN_LENGTH
+) -> np.ndarray | None:
     """Check the lengths (P,) of the sequences ``x``; None if all are whole."""
     if lengths is None:
         return None
-    ends = np.asarray(lengths.detach().cpu() if hasattr(lengths, "detach") else lengths)
     n_samples, longest = np.shape(x)[:2]
+    try:
+        ends = np.asarray(lengths.detach().cpu() if hasattr(lengths, "detach") else lengths)
+    except ValueError as error:  # ragged nested lists
+        raise ValueError(f"{name} must be {n_samples} integers, got a ragged sequence") from error
     if ends.shape != (n_samples,) or ends.dtype.kind not in "iu":
-        raise ValueError(f"lengths must be {n_samples} integers, one per sequence of x, got {ends.dtype} {ends.shape}")
-    if ends.min() < MIN_LENGTH or ends.max() > longest:
-        raise ValueError(f"lengths must lie in [{MIN_LENGTH}, {longest}], got [{ends.min()}, {ends.max()}]")
+        raise ValueError(
+            f"{name} must be {n_samples} integers, one per sequence of {of}, got {ends.dtype} {ends.shape}"
+        )
+    if ends.min() < minimum or ends.max() > longest:
+        raise ValueError(f"{name} must lie in [{minimum}, {longest}], got [{ends.min()}, {ends.max()}]")
     return None if (ends == longest).all() else ends
 
 
@@ -436,8 +443,12 @@ def lengths_of(x: ArrayLike) -> np.ndarray | None:
     if not missing.any():
         return None
     ends = inputs.shape[1] - missing.any(axis=2).sum(axis=1)  # (P)
-    if not missing[np.arange(inputs.shape[1]) >= ends[:, None]].all():
-        raise ValueError("x must have NaN at the ends of sequences only, and in all channels, got others")
+    odd = ~(missing | (np.arange(inputs.shape[1]) < ends[:, None])[:, :, None]).all(axis=(1, 2))
+    if odd.any():
+        raise ValueError(
+            "x must have NaN at the ends of sequences only, and there in all channels, but has it elsewhere in "
+            f"{odd.sum()} of {len(odd)}, the first at index {odd.argmax()}"
+        )
     return ends
 
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from tdi_lib import _checks
 from tdi_lib.model import SequenceModel
+from tdi_lib.spectrum import check_lengths
 
 __all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "load_weights", "predict", "save_weights"]
 
@@ -531,30 +532,20 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def _inputs(
     name: str, x: ArrayLike, model: SequenceModel, lengths_name: str = "lengths", lengths: ArrayLike | None = None
 ) -> list[Tensor]:
-    """Sequences (P, L, D), their padding zero, and their lengths (P,) if there are any."""
+    """Sequences (P, L, D), their padding zero, and their lengths (P,) if any is padded."""
     what = "sequences (P, L, D)"
     inputs = _checks.real_array(name, x, ndim=(3,), what=what, finite=lengths is None)
     if inputs.shape[2] != model.d_input:
         raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
-    ends = []
-    if lengths is not None:
-        if model.pooling == "none":
-            raise ValueError(
-                f"{lengths_name} must be left out for a model without pooling, which answers at every step"
-            )
-        ends = [torch.as_tensor(lengths)]
-        if ends[0].shape != inputs.shape[:1] or ends[0].is_floating_point() or ends[0].is_complex():
-            raise ValueError(
-                f"{lengths_name} must be integers of shape ({len(inputs)},), one per sequence of {name}, "
-                f"got {tuple(ends[0].shape)} {ends[0].dtype}"
-            )
-        if ends[0].min() < 1 or ends[0].max() > inputs.shape[1]:
-            raise ValueError(
-                f"{lengths_name} must lie in [1, {inputs.shape[1]}], got [{ends[0].min()}, {ends[0].max()}]"
-            )
-        beyond = np.arange(inputs.shape[1]) >= ends[0].cpu().numpy()[:, None]  # (P L)
-        inputs = _checks.real_array(name, np.where(beyond[:, :, None], 0.0, inputs), ndim=(3,), what=what)
-    return [torch.tensor(inputs, dtype=model.decoder.weight.dtype), *ends]
+    if lengths is not None and model.pooling == "none":
+        raise ValueError(f"{lengths_name} must be left out for a model without pooling, which answers at every step")
+    ends = check_lengths(inputs, lengths, name=lengths_name, of=name, minimum=1)
+    if ends is not None:
+        beyond = np.arange(inputs.shape[1]) >= ends[:, None]  # (P L)
+        inputs = np.where(beyond[:, :, None], 0.0, inputs)
+    inputs = _checks.real_array(name, inputs, ndim=(3,), what=what)
+    tensors = [torch.tensor(inputs, dtype=model.decoder.weight.dtype)]
+    return tensors if ends is None else [*tensors, torch.as_tensor(ends.astype(np.int64))]
 
 
 def _tensors(
@@ -566,7 +557,7 @@ def _tensors(
     lengths_name: str = "lengths",
     lengths: ArrayLike | None = None,
 ) -> tuple[Tensor, ...]:
-    """Sequences, targets, and lengths if there are any."""
+    """Sequences, targets, and lengths if any is padded."""
     inputs, *ends = _inputs(x_name, x, model, lengths_name, lengths)
     target = _checks.real_array(y_name, y, ndim=(1, 2, 3), what="labels (P,) or targets (P, K)")
     if len(target) != len(inputs):

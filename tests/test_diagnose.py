@@ -196,5 +196,5 @@ def test_bad_input_is_named(x, y, options, message: str) -> None:
         diagnose(x, y, **options)
     gap = np.array(noise(1)[0])
     gap[3, 5] = np.nan
-    with pytest.raises(ValueError, match="^x must have NaN at the ends of sequences only"):
+    with pytest.raises(ValueError, match="^x must have NaN at the ends of sequences only.* first at index"):
         usable(gap, noise(1)[1])

@@ -270,12 +270,16 @@ def test_sequences_of_different_lengths() -> None:
     assert np.isclose(evaluate(model, x_val, y_val, lengths=lengths_val).loss, result.best_val_loss, atol=1e-6)
 
 
-def test_whole_sequences_with_their_lengths_train_as_without() -> None:
+def test_padding_changes_nothing() -> None:
+    """Sequences of one length, with and without padding behind; lengths in any kind of integers, or a tensor."""
     model, other = make().double(), make().double()
     x, y = tones(64, 0)
-    options = {"x_val": x, "y_val": y, "max_steps": 30, "progress": False, "device": "cpu"}
-    with_lengths = fit(model, x, y, lengths=np.full(64, 48), lengths_val=np.full(64, 48), **options)
-    assert with_lengths.history == [pytest.approx(row, rel=1e-9) for row in fit(other, x, y, **options).history]
+    longer = np.concatenate([x, np.full((64, 5, 1), np.nan)], axis=1)
+    options = {"y_val": y, "max_steps": 30, "progress": False, "device": "cpu"}
+    lengths = {"lengths": np.full(64, 48, np.uint16), "lengths_val": torch.full((64,), 48)}
+    ours = fit(model, longer, y, x_val=longer, **lengths, **options)
+    theirs = fit(other, x, y, x_val=x, **options)
+    assert ours.history == [pytest.approx(row, rel=1e-9) for row in theirs.history]
 
 
 X, Y = tones(8, 0)
@@ -297,12 +301,11 @@ X, Y = tones(8, 0)
         ({"model": make(pooling="none"), "y": Y / 2.0}, ValueError, "y must have the shape of the model's output"),
         ({"x_val": X[:, :, 0]}, ValueError, "x_val must be"),
         ({"x": X * np.nan, "lengths": np.full(8, 48)}, ValueError, "x must be finite"),
-        ({"lengths": np.full(7, 48)}, ValueError, r"lengths must be integers of shape \(8,\).* got \(7,\)"),
-        (
-            {"lengths": np.full(8, 48.0)},
-            ValueError,
-            r"lengths must be integers .* one per sequence of x, got .*float64",
-        ),
+        ({"lengths": np.full(7, 48)}, ValueError, r"lengths must be 8 integers.* of x, got int64 \(7,\)"),
+        ({"lengths": ["a"] * 8}, ValueError, "lengths must be 8 integers"),
+        ({"lengths": [[1], [1, 2]]}, ValueError, "lengths must be 8 integers, got a ragged"),
+        ({"lengths": np.full(8, True)}, ValueError, "lengths must be 8 integers, .* got bool"),
+        ({"lengths": np.full(8, 48.0)}, ValueError, "lengths must be 8 integers, .* got float64"),
         ({"lengths": np.arange(8)}, ValueError, r"lengths must lie in \[1, 48\], got \[0, 7\]"),
         ({"lengths_val": np.arange(42, 50)}, ValueError, r"lengths_val must lie in \[1, 48\], got \[42, 49\]"),
         (

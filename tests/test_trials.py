@@ -20,6 +20,7 @@ from tdi_lib.trials import (
     INITS,
     STUDIES,
     Trial,
+    _fit,
     _prepare,
     autocorrelation_steps,
     find_trial,
@@ -56,18 +57,31 @@ def test_a_trial_repeats_itself_and_inits_are_paired() -> None:
 
 @pytest.mark.parametrize("init", ["lin", "tdi"])
 def test_sets_with_padded_sequences_are_trained_too(init: str) -> None:
-    """Scaled by what is inside; scored as every test sequence alone; and, together with others, one by one."""
+    """Scaled by what is inside, scored by what is inside, and, together with others, trained one by one."""
     trial = dataclasses.replace(TINY, dataset="plaid", init=init)
     row = run_trial(trial)
+    # an independent path: weights of a training of our own, every test sequence cut and looked at alone
+    again, losses = _prepare(trial, False), []
+    _fit(again.model, again.data, trial, trial.max_steps, False)
+    x_test = (again.source.x_test - again.scale[0]) / again.scale[1]
+    for sequence, label in zip(x_test, again.source.y_test, strict=True):
+        whole = torch.tensor(sequence[np.isfinite(sequence[:, 0])])[None]
+        with torch.no_grad():
+            losses.append(torch.nn.functional.cross_entropy(again.model(whole), torch.tensor([label])).item())
+    assert np.isclose(row["loss"], np.mean(losses), rtol=1e-4)
     assert without_timing(run_trials([trial, dataclasses.replace(trial, seed=1)])[0]) == without_timing(row)
     prepared = _prepare(trial, False)
     x, _, x_val, _ = prepared.data
     assert np.isnan(x).any() and np.isnan(x_val).any()
     assert np.isclose(np.nanmean(x), 0, atol=1e-4) and np.isclose(np.nanstd(x), 1, atol=1e-4)
-    for name, message in (("pretrain_steps", "^trial.pretrain_steps must be 0"), ("init", "^guard must be False")):
-        wrong = dataclasses.replace(trial, **{name: 5 if name == "pretrain_steps" else "guarded"})
-        with pytest.raises(ValueError, match=message):
-            run_trial(wrong)
+
+
+def test_what_padded_sets_cannot_do_is_said() -> None:
+    trial = dataclasses.replace(TINY, dataset="plaid")
+    with pytest.raises(ValueError, match="^trial.pretrain_steps must be 0"):
+        run_trial(dataclasses.replace(trial, pretrain_steps=5))
+    with pytest.raises(ValueError, match="^guard must be False"):
+        run_trial(dataclasses.replace(trial, init="guarded"))
 
 
 def test_forecasts_look_at_nothing_but_the_training_part() -> None:
