@@ -2,13 +2,15 @@
 
 No server of packages is named: pip and apt use whatever index, mirror, proxy and certificates their user has
 configured. A download from an address continues where it broke off, also in another process. Where a file's authors
-give no checksum, the first file that is seen is trusted: its sum is told, noted beside it, and held to from then on.
+give no checksum, the first file that could be read is trusted: its sum is told, noted beside it, and held to from then
+on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import http.client
 import importlib.util
@@ -21,7 +23,7 @@ import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,9 +77,21 @@ def _note(archive: Archive, folder: Path) -> Path:
     return folder / f"{archive.filename}.sha256"
 
 
-def _trust(archive: Archive, folder: Path, sha256: str) -> None:
-    """Note the sum of a file whose authors give none, as ``sha256sum`` writes it, and tell it."""
-    note = _note(archive, folder)
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of the last change: other numbers tell that a file is not the one it was."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _trust(archive: Archive, folder: Path, sha256: str, stamp: tuple[int, int]) -> None:
+    """Note the sum of a file whose authors give none, as ``sha256sum`` writes it, and tell it.
+
+    Raises:
+        DataUnavailableError: it has changed since it had this sum.
+    """
+    path, note = folder / archive.filename, _note(archive, folder)
+    if _stamp(path) != stamp:
+        raise DataUnavailableError(f"{path} changed while it was read; load it again when it is complete")
     temporary = note.with_suffix(".tmp")
     temporary.write_text(f"{sha256}  {archive.filename}\n", encoding="utf-8")
     os.replace(temporary, note)  # others read it without waiting
@@ -85,14 +99,15 @@ def _trust(archive: Archive, folder: Path, sha256: str) -> None:
         f"the authors of {archive.filename} give no checksum, so the file at hand is taken on trust: it has "
         f"sha256 {sha256}. Compare that with the sum that others found; {note} keeps it, and only this file is "
         "taken from now on",
-        stacklevel=4,
+        stacklevel=3,
     )
 
 
-def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
-    """Path of the archive in the cache, fetched where needed, its checksum verified either way.
+def obtain(archive: Archive, folder: Path, progress: bool) -> tuple[Path, Callable[[], None]]:
+    """Path of the archive in the cache, fetched where needed, its checksum verified; and what to call after reading it.
 
-    Where its authors give no checksum, the one noted at the first use counts, and at the first use there is a warning.
+    Where its authors give no checksum, the one noted at the first use counts. At the first use, that call notes it and
+    warns: a file that cannot be read, such as a server's page of apology, must not be held to.
 
     Raises:
         DataUnavailableError: the file cannot be had, or is not the one that was trusted first.
@@ -100,11 +115,11 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
     path, part = folder / archive.filename, folder / f"{archive.filename}.part"
     authors, archive = archive.sha256, noted(archive, folder)
     if path.exists():
+        stamp = _stamp(path)
         if (actual := _sha256(path)) == archive.sha256:
-            return path
+            return path, lambda: None
         if archive.sha256 is None:
-            _trust(archive, folder, actual)
-            return path
+            return path, functools.partial(_trust, archive, folder, actual, stamp)
         if authors is None:  # the file or the note may be the wrong one, and such a file is hard to come by: keep both
             raise DataUnavailableError(
                 f"{path} has sha256 {actual}, but {archive.sha256} was noted when such a file was first used; remove "
@@ -120,12 +135,12 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> Path:
     try:
         for _ in range(2 if part.exists() else 1):  # what was resumed may be wrong: start afresh
             fetch(archive, part, progress)
-            actual = _sha256(part)
+            stamp, actual = _stamp(part), _sha256(part)
             if archive.sha256 in (None, actual):
                 os.replace(part, path)
                 if archive.sha256 is None:
-                    _trust(archive, folder, actual)
-                return path
+                    return path, functools.partial(_trust, archive, folder, actual, stamp)
+                return path, lambda: None
             part.unlink()
         raise OSError(f"what came has sha256 {actual}, not the recorded one, and was removed")
     except (OSError, http.client.HTTPException) as error:

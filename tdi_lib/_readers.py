@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import functools
 import gzip
 import io
 import pickle
@@ -460,18 +461,41 @@ def imdb(paths: Sequence[Path]) -> Arrays:
 # ---- the archive of the Long Range Arena ------------------------------------------------------------
 
 _ARENA = "lra_release/lra_release"  # beside this folder the archive has some of the same again
+# Nobody vouches for the archive, and few bytes of it can unpack to many: limits, in bytes, far above what is real.
+_LONGEST = 1 << 24  # a row (of two whole papers), a list, a picture
+_AT_ONCE = 1 << 20  # a header, of which tarfile holds hundreds where they follow each other
 
 
-def _arena(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, IO[bytes]]]:
+class _Unpacked(gzip.GzipFile):
+    """A stream for tarfile, which asks for as many bytes at once as a header says."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= _AT_ONCE:
+            raise tarfile.ReadError(f"expected a header of at most {_AT_ONCE} bytes, got {size}")
+        return super().read(size)
+
+
+def _arena(path: Path, wanted: Callable[[str], bool], largest: float = np.inf) -> Iterator[tuple[str, IO[bytes]]]:
     """Names and contents of files of a gzipped tar in one pass; a stream ends when the next name is asked for."""
-    with gzip.open(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
+    seen: set[str] = set()
+    with _Unpacked(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r:") as archive:
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # millions would be kept
-            if member.isfile() and wanted(name := member.name.removeprefix("./")):
-                contents = archive.extractfile(member)
-                assert contents is not None  # of a regular file
-                yield name, contents
-        while unpacked.read(1 << 20):  # up to gzip's own checksum, the only one that came with the archive
+            if archive.offset < member.offset_data:  # it would come again for ever
+                raise tarfile.ReadError(f"{member.name} is of negative size")
+            if not wanted(name := member.name.removeprefix("./")):
+                continue
+            if name in seen:
+                raise ValueError(f"{name} is in the archive twice")
+            seen.add(name)
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
+                raise ValueError(f"{name} must be a plain file, got a sparse one or none (tar's type {member.type!r})")
+            if member.size > largest:
+                raise ValueError(f"{name} must have at most {largest} bytes, got {member.size}")
+            contents = archive.extractfile(member)
+            assert contents is not None  # of a regular file
+            yield name, contents
+        while unpacked.read(_AT_ONCE):  # up to gzip's own checksum, the only one that came with the archive
             pass
 
 
@@ -480,8 +504,10 @@ def _whole(path: Path) -> Iterator[None]:
     """Say of damage that tarfile and gzip find in which archive it is."""
     try:
         yield
-    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
-        raise ValueError(f"{path.name} is not a whole gzipped tar: {error}") from error
+    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error, RecursionError) as error:  # of header in header
+        raise ValueError(
+            f"{path.name} is not a whole gzipped tar: {error}; remove {path} to have it fetched again"
+        ) from error
 
 
 def _rows(
@@ -493,12 +519,16 @@ def _rows(
     with _whole(path):
         for name, lines in _arena(path, counts.__contains__):
             found = 0
-            if header and (first := next(lines, b"").rstrip(b"\r\n")) != header:
+            if header and (first := lines.readline(_LONGEST).rstrip(b"\r\n")) != header:
                 raise ValueError(f"{name} must begin with the line {header!r}, got {first[:80]!r}")
-            for number, line in enumerate(lines, 2 if header else 1):
+            bounded = iter(functools.partial(lines.readline, _LONGEST + 1), b"")
+            for number, line in enumerate(bounded, 2 if header else 1):
+                where = f"{name}, line {number}"
+                if len(line) > _LONGEST:
+                    raise ValueError(f"{where}: expected at most {_LONGEST} bytes, got more: {line[:40]!r}...")
                 if not (line := line.rstrip(b"\r\n")):
                     continue
-                where, columns = f"{name}, line {number}", line.split(b"\t")
+                columns = line.split(b"\t")
                 if len(columns) != n_columns:
                     raise ValueError(f"{where}: expected {n_columns} columns, got {len(columns)}")
                 if found < counts[name]:
@@ -506,7 +536,7 @@ def _rows(
                 found += 1
             if found != counts[name]:
                 raise ValueError(f"{name} must have {counts[name]} rows, got {found}")
-            missing.pop(name, None)
+            del missing[name]
     if missing:
         raise ValueError(f"{path.name} has no member {next(iter(missing))}")
 
@@ -573,8 +603,8 @@ def arena_paths(size: int, count: int) -> Reader:
     def read(paths: Sequence[Path]) -> Arrays:
         found: dict[str, bytes] = {}  # pictures stay packed until they have a place
         with _whole(paths[0]):
-            for name, contents in _arena(paths[0], wanted):
-                found[name] = contents.read()
+            for name, contents in _arena(paths[0], wanted, _LONGEST):
+                found[name] = b"".join(contents)  # not at once, see _AT_ONCE
         lists = sorted((name for name in found if name.endswith(".npy")), key=lambda name: (len(name), name))
         if not lists:
             raise ValueError(f"{paths[0].name} has no member {folder}metadata/*.npy")

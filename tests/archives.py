@@ -84,6 +84,22 @@ def arena(members: dict[str, bytes], mode: str = "w:gz") -> bytes:
     return tarred(decoys | {f"lra_release/lra_release/{name}": contents for name, contents in members.items()}, mode)
 
 
+def head(name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, **pax: str) -> bytes:
+    """What stands before a member of a tar, as another program than tarfile may have written it."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.pax_headers = kind, size, pax
+    return info.tobuf(tarfile.PAX_FORMAT if pax else tarfile.GNU_FORMAT)
+
+
+def sparse(name: str, size: int) -> bytes:
+    """A member as GNU's tar writes it of a file that is one large hole."""
+    whole = bytearray(head(name, tarfile.GNUTYPE_SPARSE))
+    whole[483:495] = b"%011o\0" % size
+    whole[148:156] = b" " * 8
+    whole[148:156] = b"%06o\0 " % sum(whole)
+    return bytes(whole)
+
+
 # ---- pickles as an old pandas and numpy wrote them, with protocol 2 ------------------------------------
 
 

@@ -7,13 +7,15 @@ import io
 import itertools
 import os
 import pickle
+import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from archives import arena, data_frame, debian, idx_file, old_pickle, png, recording, tarred, zipped
+from archives import arena, data_frame, debian, head, idx_file, old_pickle, png, recording, sparse, tarred, zipped
 from test_files import mutate
 
 from tdi_lib import _readers
@@ -546,8 +548,76 @@ def test_arena_that_is_not_whole(name, tmp_path):
         plain,
         gzip.compress(b"x"),
     ):
-        with pytest.raises(ValueError, match=r"^lra_release\.tar\.gz is not a whole gzipped tar: ."):
+        message = r"^lra_release\.tar\.gz is not a whole gzipped tar: .*; remove .*lra_release\.tar\.gz to have"
+        with pytest.raises(ValueError, match=message):
             read_arena(name, tmp_path, damaged)
+
+
+WHERE, HUGE = "lra_release/lra_release/", 1 << 29
+PAX = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(HUGE)}
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "message"),
+    [
+        ("lra-pathfinder", sparse(WHERE + NINTH, HUGE), rf"{NINTH} must be a plain file, got a sparse .* b'S'\)"),
+        ("lra-retrieval", sparse(WHERE + EVAL, HUGE), rf"{EVAL} must be a plain file, got a sparse .* b'S'\)"),
+        ("lra-pathfinder", head(WHERE + THIRD, **PAX), rf"{THIRD} must be a plain file, got a sparse .* b'0'\)"),
+        ("lra-pathfinder", head(WHERE + THIRD, tarfile.LNKTYPE), rf"{THIRD} must be a plain file, .* b'1'\)"),
+        ("lra-pathfinder", head(WHERE + THIRD, size=HUGE), rf"{THIRD} must have at most 16777216 bytes, got {HUGE}"),
+        ("lra-pathfinder", head(WHERE + NINTH, size=HUGE), rf"{NINTH} must have at most 16777216 bytes, got {HUGE}"),
+        ("lra-retrieval", head("a", tarfile.GNUTYPE_LONGNAME, HUGE), f"a whole.*at most 1048576 bytes, got {HUGE}"),
+        ("lra-retrieval", head("a", tarfile.XHDTYPE, HUGE), f"a whole.*at most 1048576 bytes, got {HUGE}"),
+        ("lra-retrieval", head("a", tarfile.GNUTYPE_LONGLINK) * 3000, "is not a whole gzipped tar: maximum recursion"),
+        ("lra-retrieval", head("a") + head("b", size=-512), "is not a whole gzipped tar: b is of negative size"),
+    ],
+    ids=[
+        "sparse list",
+        "sparse table",
+        "pax",
+        "link",
+        "picture",
+        "list",
+        "long name",
+        "long pax",
+        "nested",
+        "backwards",
+    ],
+)
+def test_arena_that_announces_more_than_it_holds(name, start, message, tmp_path):
+    """Archives of a few hundred bytes, refused before anything of the announced size is made."""
+    packed = gzip.compress(start + head("end") + bytes(1024))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=message):
+            read_arena(name, tmp_path, packed)
+        assert tracemalloc.get_traced_memory()[1] < HUGE / 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_longest_row(tmp_path):
+    row = b"0\ta\tb\tc\t" + b"d" * ((1 << 24) - 8) + b"\n"
+    arrays = read_arena("lra-retrieval", tmp_path, arena(PAIRS | {EVAL: row[:-2] + b"\n"}))
+    assert not np.isnan(arrays["x_train"][2, :, 1]).any()
+    message = rf"{EVAL}, line 2: expected at most 16777216 bytes, got more: b'0\\ta\\tb\\tc\\td+'\.\.\."
+    with pytest.raises(ValueError, match=message):
+        read_arena("lra-retrieval", tmp_path, arena(PAIRS | {EVAL: b"\n" + row}))
+    with pytest.raises(ValueError, match=f"{VAL}, line 2: expected at most 16777216 bytes, got more"):
+        read_arena("lra-listops", tmp_path, arena(LISTS | {VAL: b"Source\tTarget\n" + row}))
+
+
+@pytest.mark.parametrize(
+    ("name", "member"),
+    [("lra-retrieval", EVAL), ("lra-listops", VAL), ("lra-pathfinder", THIRD), ("lra-pathfinder", NINTH)],
+)
+@pytest.mark.parametrize("before", ["", "./"])
+def test_member_that_stands_twice(name, member, before, tmp_path):
+    members = ARENA[name][0]()
+    again = tarred({f"{before}{WHERE}{member}": members[member]}, "w")
+    twice = again[: 512 + -(-len(members[member]) // 512) * 512] + arena(members, "w")
+    with pytest.raises(ValueError, match=f"^{WHERE}{member} is in the archive twice$"):
+        read_arena(name, tmp_path, gzip.compress(twice))
 
 
 @pytest.mark.parametrize("name", ARENA)
