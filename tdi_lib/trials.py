@@ -219,7 +219,7 @@ def deep_trials(
 
 
 STUDIES: dict[str, list[Trial]] = {
-    "deep": deep_trials(range(10), range(3), range(1)),
+    "deep": deep_trials(range(10), range(2), range(1)),
     "deep-gpu": deep_trials(range(10), range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
     # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
     "forecasts": [
