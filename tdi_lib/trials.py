@@ -590,14 +590,19 @@ def _device() -> str:
 
 @functools.cache  # asked when a process starts to work: a later commit is not what it runs
 def provenance() -> dict[str, str]:
-    """Where a result comes from: commit (marked ``-dirty`` if any tracked file was changed), versions, device."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent,
-    ).stdout.strip()
+    """Where a result comes from: commit, versions, device.
+
+    The commit is marked ``-dirty`` if a tracked file was changed, but for those in ``results``: a study writes there.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        folder = Path(__file__).parent
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder).stdout.strip()
+
+    commit = git("describe", "--always", "--abbrev=12")
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"):
+        commit += "-dirty"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return {
         "commit": commit or "unknown",

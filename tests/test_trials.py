@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from tdi_lib.trials import (
     forecast_config,
     forecast_trial,
     main,
+    provenance,
     read_study,
     record_study,
     replay,
@@ -108,6 +110,24 @@ def test_forecasts_look_at_nothing_but_the_training_part() -> None:
     assert np.isclose(row["model_base"], half.base) and half.difference == 0
     with pytest.raises(ValueError, match=r"trial.init must be lin"):
         forecast_trial(dataclasses.replace(TINY, init="tdi"))
+
+
+def test_a_commit_is_dirty_when_code_was_changed_not_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*arguments: str) -> None:
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
+
+    for name in ("tdi_lib/trials.py", "results/study.parquet", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("once")
+    git("init", "--quiet")
+    git("add", ".")
+    git("commit", "--quiet", "-m", "first")
+    monkeypatch.setattr("tdi_lib.trials.__file__", str(tmp_path / "tdi_lib" / "trials.py"))
+    clean = provenance.__wrapped__()["commit"]
+    assert len(clean) == 12
+    for name, mark in (("results/study.parquet", ""), ("notes.txt", ""), ("README.md", "-dirty")):
+        (tmp_path / name).write_text("again")
+        assert provenance.__wrapped__()["commit"] == clean + mark
 
 
 def test_forecasts_are_recorded_as_trials_are(tmp_path: Path) -> None:
