@@ -534,7 +534,7 @@ def _inputs(
 ) -> list[Tensor]:
     """Sequences (P, L, D), their padding zero, and their lengths (P,) if any is padded."""
     what = "sequences (P, L, D)"
-    inputs = _checks.real_array(name, x, ndim=(3,), what=what, finite=lengths is None)
+    inputs = _checks.real_array(name, x, ndim=(3,), what=what, finite=False)
     if inputs.shape[2] != model.d_input:
         raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
     if lengths is not None and model.pooling == "none":
