@@ -1,0 +1,1 @@
+"""What the book needs and the mathematics does not: how a notebook's outputs are compared."""
