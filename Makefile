@@ -16,15 +16,18 @@ export UV_FIND_LINKS
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help book pages test test-unit test-pages test-notebooks test-cpus check format serve sweep lock clean
+.PHONY: help book record pages test test-unit test-pages test-notebooks test-cpus check format serve sweep lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 book: .venv/stamp ## execute what changed, then build the pages (PROFILE=smoke|book|full)
-	$(BIN)/python book/build.py --profile $(PROFILE)
+	$(BIN)/python book/build.py --profile $(PROFILE) --jobs $(PARALLEL)
 
-pages: .venv/stamp ## build the pages from the outputs as they are
+record: .venv/stamp ## the same, and write the outputs into notebooks/: what the tests compare with
+	$(BIN)/python book/build.py --jobs $(PARALLEL) --record
+
+pages: .venv/stamp ## build the pages from the recorded outputs
 	$(BIN)/python book/build.py --no-execute
 
 test: test-unit test-notebooks ## the whole suite (PARALLEL=2 files of tests at a time)
@@ -32,8 +35,8 @@ test: test-unit test-notebooks ## the whole suite (PARALLEL=2 files of tests at 
 test-unit: pages ## units, properties, doctests, and the pages in a real browser
 	OMP_NUM_THREADS=1 $(PYTEST) $(SHARED) --doctest-modules tests tdi_lib
 
-test-pages: pages ## the pages and the notebooks' form alone
-	$(PYTEST) tests/test_pages.py tests/test_notebooks.py
+test-pages: .venv/stamp ## the pages and notebooks that `make book` made
+	NOTEBOOKS=_build/book/notebooks $(PYTEST) tests/test_pages.py tests/test_notebooks.py
 
 # Another instruction set and another number of threads than most machines record with.
 test-notebooks: .venv/stamp ## run every notebook again and compare with what is recorded
@@ -57,7 +60,8 @@ format: .venv/stamp ## put code and notebooks into the one style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-serve: pages ## show the book on this machine (PORT=8000)
+serve: .venv/stamp ## show the book on this machine (PORT=8000)
+	test -d _build/html || $(MAKE) pages
 	$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
 
 lock: .venv/stamp ## write the versions installed now to constraints.txt

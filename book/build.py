@@ -1,7 +1,8 @@
 """Build the book: execute the notebooks whose inputs changed, then make the HTML pages.
 
-The profile ``book`` writes the outputs into ``notebooks/`` and the pages into ``_build/html``.
-Any other profile leaves both alone and works in ``_build/<profile>``.
+Everything is written under ``_build``: the executed notebooks to ``_build/<profile>/notebooks``, the pages to
+``_build/html`` (``book``) or ``_build/<profile>/html``. The notebooks of the repository hold the outputs that the tests
+compare with; ``--record`` alone writes those.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -85,22 +88,39 @@ def read(path: Path) -> dict[str, Any]:
     return notebook
 
 
-def write(path: Path, value: Any) -> None:
-    """Replace the file in one step: an interrupt leaves the old one or the new one."""
+def place(path: Path, content: bytes) -> None:
+    """Replace the file in one step, if it is another one: an interrupt leaves the old one or the new one."""
+    if path.exists() and path.read_bytes() == content:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    text = json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True)
-    part.write_text(text + "\n", encoding="utf-8")
+    part.write_bytes(content)
     os.replace(part, path)
 
 
-def execute(source: Path, target: Path, profile: str, scratch: Path) -> None:
-    """Execute one notebook aside and put it in its place if every cell ran."""
+def write(path: Path, value: Any) -> None:
+    place(path, (json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n").encode())
+
+
+def graft(source: Path, executed: Path) -> dict[str, Any]:
+    """The notebook as it reads now, with the outputs of its execution if that was one of the same code."""
+    notebook = read(source)
+    done = code_cells(read(executed)) if executed.exists() else []
+    cells = code_cells(notebook)
+    # nbformat allows a source as one text or as a list of lines.
+    if ["".join(cell["source"]) for cell in cells] == ["".join(cell["source"]) for cell in done]:
+        for cell, new in zip(cells, done, strict=True):
+            cell["outputs"], cell["execution_count"] = new["outputs"], new["execution_count"]
+    return notebook
+
+
+def execute(source: Path, target: Path, profile: str, scratch: Path) -> float:
+    """Execute one notebook aside and put it in its place if every cell ran; returns the seconds."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
     scratch.mkdir(parents=True, exist_ok=True)
-    copy = scratch / source.name
+    copy, started = scratch / source.name, time.monotonic()
     # The notebook's own parameters are those of the book: only another profile injects a cell.
     parameters = {} if profile == "book" else {"profile": profile}
     try:
@@ -109,8 +129,8 @@ def execute(source: Path, target: Path, profile: str, scratch: Path) -> None:
             copy,
             parameters,
             cwd=source.parent,
-            progress_bar={"desc": source.stem},
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the bar stays readable
+            progress_bar=False,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],  # the progress stays readable
         )
     except PapermillExecutionError as error:
         raise Failed(
@@ -119,28 +139,63 @@ def execute(source: Path, target: Path, profile: str, scratch: Path) -> None:
         ) from None
     write(target, normalise(read(copy)))
     copy.unlink()
+    return time.monotonic() - started
 
 
-def execute_changed(profile: str, *, force: bool, only: str | None, root: Path = ROOT, run: bool = True) -> int:
+def execute_changed(profile: str, *, force: bool, only: str | None, root: Path = ROOT, jobs: int = 1) -> int:
     """Bring every notebook of the profile up to date; say how many were executed."""
     build = root / "_build"
-    target = root / "notebooks" if profile == "book" else build / profile / "notebooks"
+    target = build / profile / "notebooks"
     record_path = build / "execution.json"
     record = json.loads(record_path.read_text()) if record_path.exists() else {}
-    count = 0
-    for source in sorted((root / "notebooks").glob("*.ipynb")):
+    keys = {}
+    # The largest first: two at a time then end together.
+    for source in sorted((root / "notebooks").glob("*.ipynb"), key=lambda path: -path.stat().st_size):
         done, key, name = target / source.name, input_key(read(source), profile, root), source.stem
         fresh = done.exists() and record.get(f"{profile}/{name}") == [key, output_key(read(done))]
-        if only not in (None, name) or (fresh and not force) or not run:
-            continue
-        execute(source, done, profile, build / "failed")
-        record[f"{profile}/{name}"] = [key, output_key(read(done))]
-        write(record_path, record)
-        count += 1
-    return count
+        if only in (None, name) and (force or not fresh):
+            keys[source] = key
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        runs = {pool.submit(execute, path, target / path.name, profile, build / "failed"): path for path in keys}
+        try:
+            for count, run in enumerate(as_completed(runs), 1):
+                source = runs[run]
+                seconds = run.result()
+                print(f"{source.stem}: {seconds:.0f} s ({count} of {len(runs)})", flush=True)
+                record[f"{profile}/{source.stem}"] = [keys[source], output_key(read(target / source.name))]
+                write(record_path, record)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return len(keys)
 
 
-def pages(source: Path) -> Path:
+def mirror(profile: str | None, root: Path = ROOT) -> Path:
+    """The book's sources in a folder of their own, with the outputs of the profile or the recorded ones (None)."""
+    target = root / "_build" / (profile or "recorded")
+    sources = [*root.glob("_*.yml"), *root.glob("*.md"), *(root / "book").rglob("*")]
+    for path in sources:
+        if path.is_file() and "__pycache__" not in path.parts:
+            place(target / path.relative_to(root), path.read_bytes())
+    for source in (root / "notebooks").glob("*.ipynb"):
+        done = target / "notebooks" / source.name
+        if profile in ("book", None):
+            write(done, graft(source, done) if profile else read(source))
+    return target
+
+
+def record_outputs(root: Path = ROOT) -> list[str]:
+    """Write the outputs of the profile ``book`` into the repository's notebooks; returns which changed."""
+    changed = []
+    for source in sorted((root / "notebooks").glob("*.ipynb")):
+        new = graft(source, root / "_build" / "book" / "notebooks" / source.name)
+        if new != read(source):
+            write(source, new)
+            changed.append(source.stem)
+    return changed
+
+
+def pages(source: Path, html: Path) -> Path:
     """Make the HTML of the book in ``source``; a warning is an error."""
     program = Path(sys.executable).with_name("jupyter-book")
     command = [program, "build", source, "-W", "-n", "--keep-going"]
@@ -148,15 +203,9 @@ def pages(source: Path) -> Path:
         # Sphinx would not repeat the warnings of pages it has read already.
         shutil.rmtree(source / "_build" / ".doctrees", ignore_errors=True)
         raise Failed("the pages were not built cleanly: see the warnings above")
-    return source / "_build" / "html" / "index.html"
-
-
-def mirror(target: Path) -> Path:
-    """Copy what is not a notebook to where another profile's notebooks are."""
-    for path in (*ROOT.glob("_*.yml"), *ROOT.glob("*.md")):
-        shutil.copy2(path, target)
-    shutil.copytree(ROOT / "book", target / "book", dirs_exist_ok=True)
-    return target
+    shutil.rmtree(html, ignore_errors=True)
+    shutil.copytree(source / "_build" / "html", html)
+    return html / "index.html"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -164,17 +213,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--profile", choices=PROFILES, default="book", help="size of the runs")
     parser.add_argument("--force", action="store_true", help="execute unchanged notebooks too")
     parser.add_argument("--only", metavar="NAME", help="execute this notebook only: 01_filter")
-    parser.add_argument("--no-execute", action="store_true", help="pages from the outputs as is")
+    parser.add_argument("--jobs", type=int, default=1, help="notebooks executed at a time")
+    parser.add_argument("--no-execute", action="store_true", help="pages from the recorded outputs")
+    parser.add_argument("--record", action="store_true", help="write the outputs into the repository's notebooks")
     options = parser.parse_args(arguments)
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     if options.only and options.only not in names:
         parser.error(f"--only: no notebook {options.only}; there are {', '.join(sorted(names))}")
+    if options.record and options.profile != "book":
+        parser.error("--record: the repository holds the outputs of the profile book")
     started = time.monotonic()
     os.environ.update(ENVIRONMENT)
     try:
-        count = execute_changed(options.profile, force=options.force, only=options.only, run=not options.no_execute)
-        home = ROOT if options.profile == "book" else mirror(ROOT / "_build" / options.profile)
-        page = pages(home)
+        count, profile = 0, None if options.no_execute else options.profile
+        if profile:
+            count = execute_changed(profile, force=options.force, only=options.only, jobs=options.jobs)
+        if options.record:
+            print("recorded:", ", ".join(record_outputs()) or "nothing new")
+        html = ROOT / "_build" / ("html" if options.profile == "book" else f"{profile}/html")
+        page = pages(mirror(profile), html)
     except Failed as failure:
         print(f"\n{failure}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 SIZE = 1e-12
+REAL_VALUED = {"normal", "standard_normal", "uniform", "random", "exponential", "gamma", "multivariate_normal"}
 _default_rng = np.random.default_rng
 
 
@@ -40,9 +41,7 @@ class JitteredGenerator(np.random.Generator):
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name not in {"normal", "standard_normal", "uniform", "random", "exponential", "gamma", "multivariate_normal"}:
-            return found
-        return _moved(found, self.seed)
+        return _moved(found, self.seed) if name in REAL_VALUED else found
 
 
 def _moved(function: Callable[..., Any], seed: int) -> Callable[..., Any]:

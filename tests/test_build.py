@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,16 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-build = load(ROOT / "book" / "build.py")
+sys.path.insert(0, str(ROOT / "book"))  # processes that execute a notebook import it by name
+import build  # noqa: E402
 
 
 def notebook(*sources: str, prose: str = "") -> dict[str, Any]:
@@ -96,28 +87,59 @@ def test_second_run_does_nothing_and_a_forced_one_writes_the_same_bytes(
 ) -> None:
     for name, value in build.ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    path = root / "notebooks" / "one.ipynb"
+    source, done = root / "notebooks" / "one.ipynb", root / "_build" / "book" / "notebooks" / "one.ipynb"
     figure = "%config InlineBackend.figure_formats = ['svg']\nimport matplotlib.pyplot as plt\n"
     figure += "plt.rcParams['svg.hashsalt'] = 'x'\nplt.subplots();"
-    path.write_text(json.dumps(notebook("print(profile)", figure)))
+    source.write_text(json.dumps(notebook("print(profile)", figure)))
+    before = source.read_bytes()
     assert run(root) == 1
-    first = path.read_bytes()
+    first = done.read_bytes()
     assert b"papermill" not in first
     assert b"image/svg+xml" in first
     assert json.loads(first)["cells"][1]["outputs"][0]["text"] == ["book\n"]
     assert run(root) == 0
     assert run(root, force=True) == 1
-    assert path.read_bytes() == first
+    assert done.read_bytes() == first
 
     # Outputs that someone changed are made again.
-    path.write_bytes(first.replace(b"book\\n", b"look\\n"))
+    done.write_bytes(first.replace(b"book\\n", b"look\\n"))
     assert run(root) == 1
-    assert path.read_bytes() == first
+    assert done.read_bytes() == first
 
-    # Another profile works aside.
+    # Another profile works aside, and the repository is as it was.
     assert run(root, "smoke") == 1
-    assert path.read_bytes() == first
+    assert done.read_bytes() == first
     assert b"smoke" in (root / "_build" / "smoke" / "notebooks" / "one.ipynb").read_bytes()
+    assert source.read_bytes() == before
+
+    # What is recorded is what was executed, under the prose of today; without a change nothing is written.
+    source.write_text(json.dumps(notebook("print(profile)", figure, prose="new words")))
+    assert build.record_outputs(root) == ["one"]
+    recorded = json.loads(source.read_text())
+    assert recorded["cells"][1]["outputs"][0]["text"] == ["book\n"]
+    assert recorded["cells"][-1]["source"] == "new words"
+    assert build.record_outputs(root) == []
+
+
+def test_pages_show_the_outputs_of_their_profile(root: Path) -> None:
+    (root / "book").mkdir()
+    (root / "book" / "data.md").write_text("text")
+    source = root / "notebooks" / "one.ipynb"
+    executed = notebook("print(1)")
+    executed["cells"][1] |= {
+        "execution_count": 2,
+        "outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}],
+    }
+    build.write(root / "_build" / "book" / "notebooks" / "one.ipynb", executed)
+    source.write_text(json.dumps(notebook("print(1)", prose="new words")))
+    shown = {profile: build.read(build.mirror(profile, root) / "notebooks" / "one.ipynb") for profile in (None, "book")}
+    assert [len(each["cells"][1]["outputs"]) for each in shown.values()] == [0, 1]
+    assert all(each["cells"][-1]["source"] == "new words" for each in shown.values())
+    assert (root / "_build" / "recorded" / "book" / "data.md").read_text() == "text"
+
+    # Outputs of other code are not shown.
+    source.write_text(json.dumps(notebook("print(2)")))
+    assert build.read(build.mirror("book", root) / "notebooks" / "one.ipynb")["cells"][1]["outputs"] == []
 
 
 def test_failure_leaves_the_source_and_says_where(root: Path) -> None:
@@ -128,7 +150,6 @@ def test_failure_leaves_the_source_and_says_where(root: Path) -> None:
         run(root)
     assert path.read_bytes() == before
     assert (root / "_build" / "failed" / "one.ipynb").exists()
-    assert run(root, run=False) == 0
 
 
 def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

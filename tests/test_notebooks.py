@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import pytest
 from tdi_lib.ledger import MIME, read_claims
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((ROOT / os.environ.get("NOTEBOOKS", "notebooks")).glob("*.ipynb"))
 KERNEL = {"name": "python3", "display_name": "Python 3"}
 SHOWS = {"claim", "print", "glue", "display", "show", "subplots", "figure"}
 MACHINE_PATH = re.compile(r"/(home|root|Users|work|opt|tmp|private)/\w|[A-Z]:\\\\")
