@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -44,9 +46,15 @@ def _compare(cell: Any, test: list[Any], ref: list[Any], skip_compare: Any = Non
     """In place of nbval's comparison of texts: claims by their tolerance, the rest as words and numbers."""
     new, test, broken = take_claims(test)
     old, ref, forged = take_claims(ref)
+    if os.environ.get("TDI_JITTER"):  # a recorded run that is replayed must survive it with room to spare
+        old, new = ([_narrowed(made) for made in claims] for claims in (old, new))
     problems = [f"claim {problem}" for problem in broken + forged + compare(old, new)] + differences(ref, test)
     cell.comparison_traceback = problems
     return not problems
+
+
+def _narrowed(made: Claim) -> Claim:
+    return replace(made, tolerance=made.tolerance / 10) if made.source.startswith("results/") else made
 
 
 def take_claims(outputs: Iterable[Any]) -> tuple[list[Claim], list[Any], list[str]]:
