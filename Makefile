@@ -46,7 +46,7 @@ test-cpus: .venv/stamp ## the same on two instruction sets, with one thread and 
 	done
 
 sweep: .venv/stamp ## run a study, or what is missing of it (STUDY=name WORKERS=2, or SCHEDULER=tcp://host:8786; TOGETHER=64 on a GPU)
-	$(BIN)/python -m tdi_lib.trials $(STUDY) results/$(STUDY).parquet \
+	$(BIN)/python -m tdi_lib.study.sweep $(STUDY) results/$(STUDY).parquet \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(TOGETHER),--together $(TOGETHER))
 
 check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of the repository

@@ -1,4 +1,4 @@
-r"""The spectrum of a task from data that do not fit into memory: one pass, bounded memory, parts that can be merged.
+"""The spectrum of a task from data that do not fit into memory: one pass, bounded memory, parts that can be merged.
 
 All estimators but one are functions of sums over samples: means and central moments of the spectra, of their
 logarithms and of the targets. A :class:`SpectrumAccumulator` keeps those moments, updated by the formulas of Chan,
@@ -18,20 +18,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
+from tdi_lib.samples import (
+    MIN_LENGTH,
+    MIN_SAMPLES,
+    check_classes,
+    check_inputs,
+    check_lengths,
+    instance_of,
+    one_of,
+    positive_int,
+    read_targets,
+    real_number,
+)
 from tdi_lib.spectrum import (
     ENOUGH,
     METHODS,
-    MIN_LENGTH,
-    MIN_SAMPLES,
     TAPERED,
     UNSUPERVISED,
     TaskSpectrum,
     assemble,
     better_order,
-    check_classes,
-    check_inputs,
-    check_lengths,
     discriminative_importance,
     evidence_importance,
     f_ratio,
@@ -39,15 +45,14 @@ from tdi_lib.spectrum import (
     frequencies,
     periodograms,
     positive,
-    read_targets,
     smoother,
 )
 
 __all__ = ["SpectrumAccumulator", "accumulate", "accumulate_chunks"]
 
-BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of them, whatever the size of a batch
-MAX_CLASSES = 1024  # that may come before two samples of each have
-INDEPENDENT = 1e-12  # least relative eigenvalue of the targets' covariance that counts as a degree of freedom
+_BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of them, whatever the size of a batch
+_MAX_CLASSES = 1024  # that may come before two samples of each have
+_INDEPENDENT = 1e-12  # least relative eigenvalue of the targets' covariance that counts as a degree of freedom
 
 Kind = tuple[str, int, int, int]  # of target (no, numbers, names, real), and L, D, K
 
@@ -87,10 +92,10 @@ class SpectrumAccumulator:
     """
 
     def __init__(self, *, length: int | None = None, reservoir: int = ENOUGH, seed: int = 0, stream: int = 0) -> None:
-        self.length = None if length is None else _checks.positive_int("length", length, minimum=MIN_LENGTH)
-        self.reservoir = _checks.positive_int("reservoir", reservoir, minimum=0)
-        self.seed = _checks.positive_int("seed", seed, minimum=0)
-        self.stream = _checks.positive_int("stream", stream, minimum=0)
+        self.length = None if length is None else positive_int("length", length, minimum=MIN_LENGTH)
+        self.reservoir = positive_int("reservoir", reservoir, minimum=0)
+        self.seed = positive_int("seed", seed, minimum=0)
+        self.stream = positive_int("stream", stream, minimum=0)
         self.streams = frozenset({self.stream})
         self.n_samples = 0
         self._ragged = length is not None
@@ -117,7 +122,7 @@ class SpectrumAccumulator:
         moments = _Moments.none(kind) if self._moments is None else self._moments
         moments.check(kind, np.unique(targets).tolist() if targets is not None and labels else [])
 
-        rows = max(BLOCK // inputs[0].size, 1)
+        rows = max(_BLOCK // inputs[0].size, 1)
         for start in range(0, len(inputs), rows):
             part = slice(start, start + rows)
             moments.absorb(_Moments.of(inputs[part], ends[part], None if targets is None else targets[part], kind))
@@ -142,7 +147,7 @@ class SpectrumAccumulator:
             TypeError, ValueError: naming the argument, if ``other`` is of other data, shares a stream (it would count
                 twice), or keeps another subset.
         """
-        _checks.module("other", other, SpectrumAccumulator)
+        instance_of("other", other, SpectrumAccumulator)
         for name in ("reservoir", "seed"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"other must have {name} {getattr(self, name)}, got {getattr(other, name)}")
@@ -166,10 +171,10 @@ class SpectrumAccumulator:
 
     def result(self, method: str = "auto", *, smoothing: int = 9, floor: float | None = None) -> TaskSpectrum:
         """The estimate so far; arguments and errors as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`."""
-        method = _checks.choice("method", method, METHODS)
-        smooth = smoother(_checks.positive_int("smoothing", smoothing))
+        method = one_of("method", method, METHODS)
+        smooth = smoother(positive_int("smoothing", smoothing))
         if floor is not None:
-            floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
+            floor = real_number("floor", floor, low=0.0, high=1.0)
         if self._moments is None or self.n_samples < MIN_SAMPLES:
             raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences, got {self.n_samples}")
         moments, n_samples = self._moments, self.n_samples
@@ -426,7 +431,7 @@ class _Moments:
             had, got = (say.get(each[0], f"{each[3]} real targets per sequence") for each in (self.kind, kind))
             raise ValueError(f"y must be {had} as before, got {got}")
         known = len(self.classes.keys() | classes)
-        if known > max(MAX_CLASSES, self.count // 2):
+        if known > max(_MAX_CLASSES, self.count // 2):
             raise ValueError(f"y must hold few classes, got {known} so far (pass floats for regression)")
 
     def absorb(self, other: "_Moments") -> None:
@@ -497,7 +502,7 @@ class _Moments:
         if self.kind[0] == "real":
             spread = np.sqrt(np.diag(self.yy))
             values, vectors = np.linalg.eigh(self.yy / np.outer(spread, spread))
-            basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > INDEPENDENT * values[-1]]
+            basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > _INDEPENDENT * values[-1]]
             between = (((self.ly / spread) @ basis) ** 2).sum(axis=-1)
             return f_ratio(between, self.within_l - between, basis.shape[1], self.count)
         counts, _, logs = self._by_class()

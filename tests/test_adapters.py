@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdi_lib import DiagonalSSM, TaskSpectrum, tdi_init_
-from tdi_lib.adapters import LRUAdapter, MimoSSM, S4DAdapter, S5Adapter, SisoSSM, adapt, find_ssms
-from tdi_lib.matching import (
-    flat_init_,
-    layer_importance,
-    match_power_spectrum_,
-    matched_poles,
-    spectral_loss,
-)
+from tdi_lib.filters import LRUAdapter, MimoSSM, S4DAdapter, S5Adapter, SisoSSM, adapt, find_ssms
+from tdi_lib.tdi import flat_init_, layer_importance, match_power_spectrum_, matched_poles, spectral_loss
 
 with warnings.catch_warnings():  # it still calls torch.jit.script
     warnings.simplefilter("ignore", DeprecationWarning)

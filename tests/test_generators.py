@@ -9,8 +9,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib import generators
-from tdi_lib.generators import LISTOPS_TOKENS, listops, pathfinder
+from tdi_lib.data import arena as module
+from tdi_lib.data.arena import LISTOPS_TOKENS, listops, pathfinder
 
 # ---- ListOps ----------------------------------------------------------------------------------------
 
@@ -142,7 +142,7 @@ def test_bad_lists(options, error, message):
 
 @pytest.fixture(scope="module")
 def geometry() -> tuple[np.ndarray, np.ndarray]:
-    return generators._paths(4096, np.random.default_rng(0))
+    return module._paths(4096, np.random.default_rng(0))
 
 
 def test_paths_keep_the_rules(geometry):
@@ -172,11 +172,11 @@ def test_a_flood_fill_finds_the_label(geometry):
     longs, shorts = (part[:150] for part in geometry)
     size, scale = 128, 4
     pictures = np.zeros((len(longs), size, size), np.float32)
-    dashes = np.concatenate([generators._dashes(longs), generators._dashes(shorts)], axis=1)
-    generators._draw(pictures, dashes, generators._PEN)
+    dashes = np.concatenate([module._dashes(longs), module._dashes(shorts)], axis=1)
+    module._draw(pictures, dashes, module._PEN)
     reach = np.hypot(*np.mgrid[-3:4, -3:4]) <= 3.5
     for label in (0, 1):
-        dots = generators._dots(longs, np.full(len(longs), label))
+        dots = module._dots(longs, np.full(len(longs), label))
         for picture, (one, other) in zip(pictures, dots, strict=True):
             filled = scipy.ndimage.binary_dilation(picture > 0.3, structure=reach)
             parts, _ = scipy.ndimage.label(filled, structure=np.ones((3, 3)))
@@ -203,7 +203,7 @@ def test_pictures_show_dots_and_dashes():
 def test_nothing_simple_tells_the_label(geometry):
     """Not how far the dots are apart, not the ink, not a linear map of the pixels nor of their power spectrum."""
     longs, _ = geometry
-    distances = [np.abs(np.diff(generators._dots(longs, np.full(len(longs), k)), axis=1))[:, 0] for k in (0, 1)]
+    distances = [np.abs(np.diff(module._dots(longs, np.full(len(longs), k)), axis=1))[:, 0] for k in (0, 1)]
     rank = scipy.stats.mannwhitneyu(*distances).statistic / len(longs) ** 2
     assert abs(rank - 0.5) < 0.06
     pictures, labels = pathfinder(3000, generator=np.random.default_rng(4))

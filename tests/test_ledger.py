@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib.ledger import MIME, SYMBOLS, Claim, bundle, claim, compare, glued, note, read_claims
+from tdi_lib.book.claims import MIME, SYMBOLS, Claim, bundle, claim, compare, glued, note, read_claims
 
 GOOD: dict[str, Any] = {
     "id": "C1.some-slug",
@@ -184,7 +184,7 @@ def test_read_claims_refuses_what_is_no_record(tmp_path: Path) -> None:
 def test_the_ledger_needs_neither_ipython_nor_the_book() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['IPython', 'myst_nb']));"
-        "from tdi_lib.ledger import claim; print(claim('C1.a', 1, 1, 0, 'here').verdict)"
+        "from tdi_lib.book.claims import claim; print(claim('C1.a', 1, 1, 0, 'here').verdict)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "holds\n"
@@ -200,7 +200,7 @@ def test_note_glues_rounded_plain_numbers(
     book = types.SimpleNamespace(glue=lambda name, number, display: seen.update({name: number}))
     monkeypatch.setitem(sys.modules, "myst_nb", book)
     note("outside", value, digits)
-    monkeypatch.setattr("tdi_lib.ledger._in_ipython", lambda: True)
+    monkeypatch.setattr("tdi_lib.book.claims._in_ipython", lambda: True)
     note("inside", np.float64(value), digits)
     assert list(seen) == ["inside"] and repr(seen["inside"]) == repr(glued_value)
 

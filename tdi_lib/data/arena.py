@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tdi_lib import _checks
+from tdi_lib.samples import positive_int
 
 __all__ = ["LISTOPS_TOKENS", "listops", "pathfinder"]
 
@@ -53,11 +53,11 @@ def listops(
     >>> " ".join(LISTOPS_TOKENS[code] for code in codes[0] if code >= 0), int(values[0])
     ('[SM 2 [MED 2 7 4 ] 9 5 7 8 ]', 5)
     """
-    n_samples = _checks.positive_int("n_samples", n_samples)
-    min_length = _checks.positive_int("min_length", min_length)
-    max_length = _checks.positive_int("max_length", max_length, minimum=max(4, min_length))
-    max_depth = _checks.positive_int("max_depth", max_depth, minimum=2)
-    max_args = _checks.positive_int("max_args", max_args, minimum=2)
+    n_samples = positive_int("n_samples", n_samples)
+    min_length = positive_int("min_length", min_length)
+    max_length = positive_int("max_length", max_length, minimum=max(4, min_length))
+    max_depth = positive_int("max_depth", max_depth, minimum=2)
+    max_args = positive_int("max_args", max_args, minimum=2)
     codes, values, found, tried = [], [], 0, 0
     while found < n_samples:
         batch = _grow_lists(_BATCH, generator, min_length, max_length, max_depth, max_args)
@@ -166,8 +166,8 @@ def pathfinder(n_samples: int, *, generator: np.random.Generator, size: int = 32
     >>> pictures.shape, np.bincount(labels)
     ((6, 32, 32), array([3, 3]))
     """
-    n_samples = _checks.positive_int("n_samples", n_samples)
-    size = _checks.positive_int("size", size, minimum=32)
+    n_samples = positive_int("n_samples", n_samples)
+    size = positive_int("size", size, minimum=32)
     labels = generator.permutation(np.arange(n_samples) % 2)
     pictures = np.zeros((n_samples, size, size), np.float32)
     done = 0

@@ -1,4 +1,4 @@
-r"""Labelled sequences from a file: CSV, TSV, Parquet, Arrow/Feather, NPY, NPZ and UCR's ``.ts`` and ``.tsv``.
+"""Labelled sequences from a file: CSV, TSV, Parquet, Arrow/Feather, NPY, NPZ and UCR's ``.ts`` and ``.tsv``.
 
 A table holds one sample per row: its target, and one column per time step (or, in Parquet and Arrow, one column of
 lists per channel). What could be meant in two ways is decided by a rule that is stated here and reported in
@@ -26,7 +26,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
+from tdi_lib.samples import one_of, positive_int
 
 __all__ = ["FORMATS", "ReadError", "Samples", "read"]
 
@@ -142,8 +142,8 @@ def read(
     >>> samples.x.shape, samples.y.tolist(), samples.classes, samples.lengths.tolist()
     ((2, 3, 1), [0, 1], ('a', 'b'), [3, 2])
     """
-    task = _checks.choice("task", task, TASKS)
-    max_bytes = _checks.positive_int("max_bytes", max_bytes)
+    task = one_of("task", task, TASKS)
+    max_bytes = positive_int("max_bytes", max_bytes)
     if isinstance(target, bool) or not isinstance(target, str | int | None):
         raise TypeError(f"target must be a column's name or number, got {type(target).__name__}")
     if isinstance(drop, str):

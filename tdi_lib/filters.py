@@ -1,4 +1,4 @@
-r"""Other people's layers: their parameters in, poles and gains out, and back.
+r"""A layer as poles and residues; other people's layers; kernel and frequency response in NumPy.
 
 A layer that is to be matched shows its discrete poles :math:`a_n` and its gains, and takes new ones. There are two
 kinds, each a small protocol that any module can meet by itself:
@@ -14,20 +14,26 @@ factor two, as LRU and s5-pytorch do, has half of what it stores as its gains: t
 2206.11893), S5 of the package s5-pytorch (arXiv 2208.04933) and layers written after the LRU's paper (arXiv
 2303.06349).
 
-Shapes: ``H`` outputs (channels), ``D`` inputs, ``N`` poles. Tensors come in complex128 on the CPU from the adapters
-here; writing rounds to the layer's own dtype and device.
+Shapes: ``H`` outputs (channels), ``D`` inputs, ``N`` poles, ``L`` lags, ``F`` frequencies in rad/sample. Tensors come
+in complex128 on the CPU from the adapters here; writing rounds to the layer's own dtype and device.
 """
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 __all__ = ["LRUAdapter", "MimoSSM", "S4DAdapter", "S5Adapter", "SSMAdapter", "SisoSSM", "adapt", "find_ssms"]
 
-LEAST_FREQUENCY = 1e-4  # rad/sample; an LRU stores the logarithm of a frequency
+# ---- layers --------------------------------------------------------------------------------------
+
+
+_LEAST_FREQUENCY = 1e-4  # rad/sample; an LRU stores the logarithm of a frequency
 
 
 @runtime_checkable
@@ -234,13 +240,13 @@ class LRUAdapter:
         gamma = (-torch.expm1(2 * log_poles.real)).sqrt()
         b, c = _balanced(b / gamma[:, None], 2 * c)
         m.nu_log.copy_((-log_poles.real).log())
-        m.theta_log.copy_(log_poles.imag.abs().clamp(min=LEAST_FREQUENCY).log())
+        m.theta_log.copy_(log_poles.imag.abs().clamp(min=_LEAST_FREQUENCY).log())
         m.gamma_log.copy_(gamma.log())
         for name, value in (("B_re", b.real), ("B_im", b.imag), ("C_re", c.real), ("C_im", c.imag)):
             getattr(m, name).copy_(value)
 
 
-KINDS: dict[tuple[str, ...], Callable[[Any], SSMAdapter]] = {
+_KINDS: dict[tuple[str, ...], Callable[[Any], SSMAdapter]] = {
     ("log_dt", "log_A_real", "A_imag", "C"): S4DAdapter,
     ("Lambda", "log_step", "B", "C"): S5Adapter,
     ("nu_log", "theta_log", "gamma_log", "B_re", "B_im", "C_re", "C_im"): LRUAdapter,
@@ -272,7 +278,7 @@ def find_ssms(model: object, *, name: str = "model") -> dict[str, SSMAdapter]:
         TypeError: if there is none; it says what was looked for.
         ValueError: for a layer of a known kind in a variant that is not known.
 
-    >>> from tdi_lib.model import SequenceModel
+    >>> from tdi_lib.ssm import SequenceModel
     >>> list(find_ssms(SequenceModel(1, 1, d_model=4, d_state=4, n_layers=2)))
     ['layers.0.ssm', 'layers.1.ssm']
     """
@@ -288,11 +294,11 @@ def find_ssms(model: object, *, name: str = "model") -> dict[str, SSMAdapter]:
             found[path] = module
             continue
         own = _own_tensors(module)
-        for names, kind in KINDS.items():
+        for names, kind in _KINDS.items():
             if own.issuperset(names):
                 found[path] = kind(module)
     if not found:
-        kinds = "; ".join(", ".join(names) for names in KINDS)
+        kinds = "; ".join(", ".join(names) for names in _KINDS)
         have = ", ".join(sorted({each.rsplit(".", 1)[-1] for each, _ in model.named_parameters()})) or "none"
         raise TypeError(
             f"{name} must be or hold a DiagonalSSM, a module with the methods of SisoSSM or MimoSSM, or one with the "
@@ -322,3 +328,110 @@ def _balanced(b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
     norms = torch.stack([b.norm(dim=1), c.reshape(-1, c.shape[-1]).norm(dim=0)])
     scale = torch.where((norms > 0).all(dim=0), (norms[1] / norms[0]).sqrt(), torch.ones(()))
     return b * scale[:, None], c / scale
+
+
+# ---- poles and residues: kernel and frequency response in NumPy ----------------------------------
+
+
+_BLOCK = 16  # channels worked on at once, so that what a step leaves for the next one is still in the cache
+
+
+def arrays(*tensors: Tensor) -> list[np.ndarray]:
+    return [tensor.detach().cpu().numpy().astype(complex) for tensor in tensors]
+
+
+def mean_power(ssm: SSMAdapter, omega: np.ndarray) -> np.ndarray:
+    """Mean over channels, or over pairs of an input and an output, of the power response (F,)."""
+    if isinstance(ssm, MimoSSM):
+        poles, b, c = arrays(ssm.log_poles, ssm.input_gains, ssm.output_gains)
+        return mixed_power(poles, b, c, omega)
+    log_poles, residues = arrays(ssm.log_poles, ssm.residues)
+    if omega.size > 1 and np.allclose(omega, dft_grid(omega.size), rtol=0, atol=1e-9):
+        response = dft_response(log_poles, residues, n_frequencies=omega.size)
+    else:
+        response = frequency_response(log_poles, residues, omega=omega)
+    return (np.abs(response) ** 2).mean(axis=0)
+
+
+def dft_grid(n_frequencies: int) -> np.ndarray:
+    """Frequencies 0 to pi of a DFT of the even length L = 2F - 2 (F,)."""
+    return np.linspace(0, math.pi, n_frequencies)
+
+
+def by_blocks(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Apply to ``_BLOCK`` channels at a time; arrays are (H, ...), keyword arguments go to every block."""
+
+    @functools.wraps(function)
+    def blocked(*arrays: np.ndarray, **shared: Any) -> np.ndarray:
+        starts = range(0, len(arrays[0]), _BLOCK)
+        return np.concatenate([function(*(a[i : i + _BLOCK] for a in arrays), **shared) for i in starts])
+
+    return blocked
+
+
+def _powers(log_poles: np.ndarray, count: int) -> np.ndarray:
+    """Powers 0 .. K-1 of the poles (H, N, K), by doubling."""
+    powers = np.ones((*log_poles.shape, count), dtype=complex)
+    step, known = np.exp(log_poles)[:, :, None], 1
+    while known < count:
+        more = min(known, count - known)
+        np.multiply(powers[:, :, :more], step, out=powers[:, :, known : known + more])
+        step, known = step * step, known + more
+    return powers
+
+
+def power_tables(log_poles: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers 0, M, 2M, ... (H, N, Q) and 0 .. M-1 (H, N, M) with QM >= L: their products are the powers 0 .. L-1."""
+    stride = math.isqrt(length - 1) + 1
+    return _powers(stride * log_poles, -(-length // stride)), _powers(log_poles, stride)
+
+
+@by_blocks
+def frequency_response(log_poles: np.ndarray, residues: np.ndarray, *, omega: np.ndarray) -> np.ndarray:
+    """Frequency responses (H, F) anywhere."""
+    pairs = ((log_poles, residues), (log_poles.conj(), residues.conj()))
+    return sum(-(c[:, :, None] / np.expm1(p[:, :, None] - 1j * omega)).sum(axis=1) for p, c in pairs)
+
+
+@by_blocks
+def impulse_response(log_poles: np.ndarray, residues: np.ndarray, *, length: int) -> np.ndarray:
+    """Impulse responses (H, L) by a product of two tables of powers."""
+    coarse, fine = power_tables(log_poles, length)
+    coarse = coarse * (2 * residues)[:, :, None]
+    kernel = (coarse.transpose(0, 2, 1) @ fine).real
+    return kernel.reshape(len(kernel), -1)[:, :length]
+
+
+def mixed_power(log_poles: np.ndarray, b: np.ndarray, c: np.ndarray, omega: np.ndarray) -> np.ndarray:
+    r"""Mean of :math:`|H_{ij}|^2` over outputs i and inputs j (F,), for poles (N,), b (N, D) and c (H, N) or (2, H, N).
+
+    With the conjugates listed as modes of their own, :math:`H = \sum_n c_n b_n^\top g_n(\omega)`, and
+    :math:`\sum_{ij}|H_{ij}|^2 = g^\dagger \bigl[(C^\dagger C) \circ (B B^\dagger)^\top\bigr] g`: the H times D
+    responses are never formed. Backwards in time every term is conjugated.
+    """
+    n_outputs, n_inputs = c.shape[-2], b.shape[1]
+    terms = []
+    for index, each in enumerate(c.reshape(-1, *c.shape[-2:])):
+        for p, rows, columns in ((log_poles, b, each), (log_poles.conj(), b.conj(), each.conj())):
+            g = -1 / np.expm1(p[:, None] - 1j * omega)  # (N F)
+            terms.append((g.conj(), rows.conj(), columns.conj()) if index else (g, rows, columns))
+    g, b, c = (np.concatenate([term[i] for term in terms], axis=axis) for i, axis in ((0, 0), (1, 0), (2, 1)))
+    inner = (c.conj().T @ c) * (b.conj() @ b.T)
+    return np.maximum((g.conj() * (inner @ g)).sum(axis=0).real, 0) / (n_outputs * n_inputs)
+
+
+@by_blocks
+def dft_response(log_poles: np.ndarray, residues: np.ndarray, *, n_frequencies: int) -> np.ndarray:
+    r"""Frequency responses (H, F) on :func:`dft_grid`: just ``frequency_response``, but without (H, N, F) fractions.
+
+    There :math:`z = e^{-i\omega}` has :math:`z^L = 1`, so :math:`1/(1 - az) = \sum_{l<L} a^l z^l / (1 - a^L)`: the
+    response is the FFT of the kernel wrapped around L, and that is one matrix product of two tables of powers (see
+    :meth:`~tdi_lib.ssm.DiagonalSSM.kernel`).
+    """
+    length = 2 * n_frequencies - 2
+    coarse, fine = power_tables(log_poles, length)
+    coarse = coarse * (-2 * residues / np.expm1(length * log_poles))[:, :, None]
+    left = np.concatenate([coarse.real, -coarse.imag], axis=1)  # Re(xy) = Re x Re y - Im x Im y
+    right = np.concatenate([fine.real, fine.imag], axis=1)
+    kernel = (left.transpose(0, 2, 1) @ right).reshape(len(left), -1)[:, :length]
+    return np.fft.rfft(kernel, axis=1)

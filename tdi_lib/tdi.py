@@ -3,7 +3,14 @@ r"""Start an SSM with a task's spectrum: place poles so that the layer's output 
 What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) = |H_h(\omega)|^2 S_u(\omega)`, the
 power spectrum of the channels' outputs on the task's input. Matching every channel to the whole spectrum would make
 all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
+
+What will a matched start bring? There are two answers before anything is trained. :func:`forecast_gain` asks the
+theory, in the world that the estimated spectrum describes. :func:`compare_starts` asks the samples: a linear read-out
+of the *untrained* layer is fitted on one half and tested on the other. Both look at a single layer;
+:func:`compare_features` does the same with whatever an untrained model makes of its input.
 """
+
+from __future__ import annotations
 
 import copy
 import dataclasses
@@ -19,16 +26,41 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from tdi_lib import _checks
-from tdi_lib.adapters import MimoSSM, SisoSSM, SSMAdapter, find_ssms
-from tdi_lib.gain import Comparison, compare_starts
-from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import ENOUGH, TaskSpectrum, check_inputs, estimate_task_spectrum
-from tdi_lib.ssm import DiagonalSSM
+from tdi_lib.filters import (
+    MimoSSM,
+    SisoSSM,
+    SSMAdapter,
+    arrays,
+    by_blocks,
+    dft_grid,
+    dft_response,
+    find_ssms,
+    impulse_response,
+    mean_power,
+    mixed_power,
+    power_tables,
+)
+from tdi_lib.samples import (
+    check_inputs,
+    instance_of,
+    one_of,
+    positive_int,
+    real_array,
+    real_number,
+    standardise_targets,
+)
+from tdi_lib.spectrum import ENOUGH, TaskSpectrum, estimate_task_spectrum, order_evidence
+from tdi_lib.ssm import DiagonalSSM, SequenceModel
+from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, ridge_path
 
 __all__ = [
+    "Comparison",
     "MatchReport",
+    "compare_features",
+    "compare_starts",
     "flat_init_",
+    "forecast_gain",
+    "label_noise",
     "layer_importance",
     "match_power_spectrum_",
     "matched_poles",
@@ -36,11 +68,13 @@ __all__ = [
     "tdi_init_",
 ]
 
+# ---- matching ------------------------------------------------------------------------------------
+
+
 PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
-N_CENTRES = 128
-CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
-BLOCK = 16  # channels worked on at once, so that what a step leaves for the next one is still in the cache
-LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
+_N_CENTRES = 128
+_CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
+_LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +105,10 @@ class MatchReport:
 def layer_importance(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
     r"""Mean over channels of :math:`|H_h|^2 S_u` at ``spectrum.omega`` (F,), scaled to unit mean.
 
-    Where modes are shared (:class:`~tdi_lib.adapters.MimoSSM`) it is the mean over all pairs of an input and an output:
+    Where modes are shared (:class:`~tdi_lib.filters.MimoSSM`) it is the mean over all pairs of an input and an output:
     the output power on inputs that are independent, each with the task's spectrum. A feed-through is not counted.
     """
-    eta = _mean_response(_ssm(ssm), spectrum.omega) * spectrum.input_power
+    eta = mean_power(_ssm(ssm), spectrum.omega) * spectrum.input_power
     return eta / eta.mean()
 
 
@@ -122,7 +156,7 @@ def match_power_spectrum_(
 
     Args:
         ssm: the layer, changed in place: a :class:`~tdi_lib.ssm.DiagonalSSM`, or what
-            :func:`~tdi_lib.adapters.adapt` makes of another's layer.
+            :func:`~tdi_lib.filters.adapt` makes of another's layer.
         spectrum: the task's, from :func:`~tdi_lib.spectrum.estimate_task_spectrum`.
         solver: ``nnls``, or ``adam`` for a DiagonalSSM.
         decay: decay rate of the placed poles per sample; their memory is ``1 / decay`` samples.
@@ -150,15 +184,15 @@ def match_power_spectrum_(
     True
     """
     ssm = _ssm(ssm)
-    solver = _checks.choice("solver", solver, ("nnls", "adam"))
-    share = _checks.real_number("share", share, low=0.0, high=1.0)
+    solver = one_of("solver", solver, ("nnls", "adam"))
+    share = real_number("share", share, low=0.0, high=1.0)
     if isinstance(ssm, MimoSSM) and share < 1:
         raise ValueError(f"share must be 1 for a layer whose modes are shared by inputs and outputs, got {share}")
     if isinstance(ssm, SisoSSM) and share * len(ssm.log_poles) < 1:
         raise ValueError(f"share must leave one of {len(ssm.log_poles)} channels to match, got {share}")
     if share < 1 and solver == "adam":
         raise ValueError(f"share must be 1 with solver 'adam', got {share}")
-    steps = _checks.positive_int("steps", steps)
+    steps = positive_int("steps", steps)
     _check_placement(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
@@ -212,10 +246,10 @@ def matched_poles(
     >>> log_poles.shape, bool(abs(log_poles.imag.mean() - 1.2) < 0.1)
     ((16, 8), True)
     """
-    d_model, n_pairs = _checks.positive_int("d_model", d_model), _checks.positive_int("n_pairs", n_pairs)
+    d_model, n_pairs = positive_int("d_model", d_model), positive_int("n_pairs", n_pairs)
     _check_placement(spectrum, decay, spread, crowding)
     if not isinstance(seed, np.random.Generator):
-        seed = np.random.default_rng(_checks.positive_int("seed", seed, minimum=0))
+        seed = np.random.default_rng(positive_int("seed", seed, minimum=0))
     return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)[:2]
 
 
@@ -235,8 +269,8 @@ def tdi_init_(
     """Task-dependent initialisation: estimate the spectrum of (x, y) and match the model's SSM to it, in place.
 
     Args:
-        model: a :class:`~tdi_lib.model.SequenceModel`, a :class:`~tdi_lib.ssm.DiagonalSSM` itself, or any module that
-            is or holds a state space model that :func:`~tdi_lib.adapters.find_ssms` knows: the original S4D,
+        model: a :class:`~tdi_lib.ssm.SequenceModel`, a :class:`~tdi_lib.ssm.DiagonalSSM` itself, or any module that
+            is or holds a state space model that :func:`~tdi_lib.filters.find_ssms` knows: the original S4D,
             s5-pytorch's S5, an LRU, or one with the protocol's methods.
         x, y: *training* samples, as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`; the methods ``flat`` and
             ``input`` read no target and take None.
@@ -246,7 +280,7 @@ def tdi_init_(
             task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
         solver, share: as for :func:`match_power_spectrum_`.
-        guard: first ask the samples (:func:`~tdi_lib.gain.compare_starts`): a spectrum is estimated on each half of
+        guard: first ask the samples (:func:`~tdi_lib.tdi.compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
         generator: source of randomness; the global one if omitted. A guarded start is, bit for bit, either the
@@ -263,7 +297,7 @@ def tdi_init_(
     """
     targets = find_ssms(model)
     numbers = [str(number + 1) for number in range(len(targets))]
-    _checks.choice("layers", layers, ("first", "all", "composite", "each", *numbers))
+    one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
     if layers not in ("all", "composite", "each"):
         chosen = list(targets)[0 if layers == "first" else numbers.index(layers)]
         targets = {chosen: targets[chosen]}
@@ -383,28 +417,11 @@ def _ssm(ssm: object) -> SSMAdapter:
     return found[""]
 
 
-def _arrays(*tensors: Tensor) -> list[np.ndarray]:
-    return [tensor.detach().cpu().numpy().astype(complex) for tensor in tensors]
-
-
 def _kernel(ssm: SisoSSM, length: int) -> np.ndarray:
     """Impulse responses (H, L)."""
     if isinstance(ssm, DiagonalSSM):
         return ssm.kernel(length).detach().cpu().numpy()
-    return _impulse_response(*_arrays(ssm.log_poles, ssm.residues), length=length)
-
-
-def _mean_response(ssm: SSMAdapter, omega: np.ndarray) -> np.ndarray:
-    """Mean over channels, or over pairs of an input and an output, of the power response (F,)."""
-    if isinstance(ssm, MimoSSM):
-        poles, b, c = _arrays(ssm.log_poles, ssm.input_gains, ssm.output_gains)
-        return _mixed_response(poles, b, c, omega)
-    log_poles, residues = _arrays(ssm.log_poles, ssm.residues)
-    if omega.size > 1 and np.allclose(omega, _dft_grid(omega.size), rtol=0, atol=1e-9):
-        response = _dft_response(log_poles, residues, n_frequencies=omega.size)
-    else:
-        response = _response(log_poles, residues, omega=omega)
-    return (np.abs(response) ** 2).mean(axis=0)
+    return impulse_response(*arrays(ssm.log_poles, ssm.residues), length=length)
 
 
 def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
@@ -412,92 +429,8 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
     return ssm.frequency_response(omega).abs() ** 2 * input_power
 
 
-def _dft_grid(n_frequencies: int) -> np.ndarray:
-    """Frequencies 0 to pi of a DFT of the even length L = 2F - 2 (F,)."""
-    return np.linspace(0, math.pi, n_frequencies)
-
-
-def _by_blocks(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
-    """Apply to ``BLOCK`` channels at a time; arrays are (H, ...), keyword arguments go to every block."""
-
-    @functools.wraps(function)
-    def blocked(*arrays: np.ndarray, **shared: Any) -> np.ndarray:
-        starts = range(0, len(arrays[0]), BLOCK)
-        return np.concatenate([function(*(a[i : i + BLOCK] for a in arrays), **shared) for i in starts])
-
-    return blocked
-
-
-def _powers(log_poles: np.ndarray, count: int) -> np.ndarray:
-    """Powers 0 .. K-1 of the poles (H, N, K), by doubling."""
-    powers = np.ones((*log_poles.shape, count), dtype=complex)
-    step, known = np.exp(log_poles)[:, :, None], 1
-    while known < count:
-        more = min(known, count - known)
-        np.multiply(powers[:, :, :more], step, out=powers[:, :, known : known + more])
-        step, known = step * step, known + more
-    return powers
-
-
-def _power_tables(log_poles: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers 0, M, 2M, ... (H, N, Q) and 0 .. M-1 (H, N, M) with QM >= L: their products are the powers 0 .. L-1."""
-    stride = math.isqrt(length - 1) + 1
-    return _powers(stride * log_poles, -(-length // stride)), _powers(log_poles, stride)
-
-
-@_by_blocks
-def _response(log_poles: np.ndarray, residues: np.ndarray, *, omega: np.ndarray) -> np.ndarray:
-    """Frequency responses (H, F) anywhere."""
-    pairs = ((log_poles, residues), (log_poles.conj(), residues.conj()))
-    return sum(-(c[:, :, None] / np.expm1(p[:, :, None] - 1j * omega)).sum(axis=1) for p, c in pairs)
-
-
-@_by_blocks
-def _impulse_response(log_poles: np.ndarray, residues: np.ndarray, *, length: int) -> np.ndarray:
-    """Impulse responses (H, L) by a product of two tables of powers."""
-    coarse, fine = _power_tables(log_poles, length)
-    coarse = coarse * (2 * residues)[:, :, None]
-    kernel = (coarse.transpose(0, 2, 1) @ fine).real
-    return kernel.reshape(len(kernel), -1)[:, :length]
-
-
-def _mixed_response(log_poles: np.ndarray, b: np.ndarray, c: np.ndarray, omega: np.ndarray) -> np.ndarray:
-    r"""Mean of :math:`|H_{ij}|^2` over outputs i and inputs j (F,), for poles (N,), b (N, D) and c (H, N) or (2, H, N).
-
-    With the conjugates listed as modes of their own, :math:`H = \sum_n c_n b_n^\top g_n(\omega)`, and
-    :math:`\sum_{ij}|H_{ij}|^2 = g^\dagger \bigl[(C^\dagger C) \circ (B B^\dagger)^\top\bigr] g`: the H times D
-    responses are never formed. Backwards in time every term is conjugated.
-    """
-    n_outputs, n_inputs = c.shape[-2], b.shape[1]
-    terms = []
-    for index, each in enumerate(c.reshape(-1, *c.shape[-2:])):
-        for p, rows, columns in ((log_poles, b, each), (log_poles.conj(), b.conj(), each.conj())):
-            g = -1 / np.expm1(p[:, None] - 1j * omega)  # (N F)
-            terms.append((g.conj(), rows.conj(), columns.conj()) if index else (g, rows, columns))
-    g, b, c = (np.concatenate([term[i] for term in terms], axis=axis) for i, axis in ((0, 0), (1, 0), (2, 1)))
-    inner = (c.conj().T @ c) * (b.conj() @ b.T)
-    return np.maximum((g.conj() * (inner @ g)).sum(axis=0).real, 0) / (n_outputs * n_inputs)
-
-
-@_by_blocks
-def _dft_response(log_poles: np.ndarray, residues: np.ndarray, *, n_frequencies: int) -> np.ndarray:
-    r"""Frequency responses (H, F) on :func:`_dft_grid`: just ``frequency_response``, but without (H, N, F) fractions.
-
-    There :math:`z = e^{-i\omega}` has :math:`z^L = 1`, so :math:`1/(1 - az) = \sum_{l<L} a^l z^l / (1 - a^L)`: the
-    response is the FFT of the kernel wrapped around L, and that is one matrix product of two tables of powers (see
-    :meth:`~tdi_lib.ssm.DiagonalSSM.kernel`).
-    """
-    length = 2 * n_frequencies - 2
-    coarse, fine = _power_tables(log_poles, length)
-    coarse = coarse * (-2 * residues / np.expm1(length * log_poles))[:, :, None]
-    left = np.concatenate([coarse.real, -coarse.imag], axis=1)  # Re(xy) = Re x Re y - Im x Im y
-    right = np.concatenate([fine.real, fine.imag], axis=1)
-    kernel = (left.transpose(0, 2, 1) @ right).reshape(len(left), -1)[:, :length]
-    return np.fft.rfft(kernel, axis=1)
-
-
 def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
-    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over :func:`_dft_grid`.
+    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over :func:`dft_grid`.
 
     With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
     :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two
@@ -513,7 +446,7 @@ def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.nda
     weights[[0, -1]] *= 2  # the two that have no mirror image
     lags = np.fft.irfft(weights)  # autocovariance, the mean of S_u cos(l omega)
 
-    coarse, fine = _power_tables(log_poles, length)
+    coarse, fine = power_tables(log_poles, length)
     table = np.zeros(coarse.shape[2] * fine.shape[2])
     table[:length] = lags
     sums = ((coarse @ table.reshape(coarse.shape[2], -1)) * fine).sum(axis=2)  # sum over l of lag times power
@@ -531,7 +464,7 @@ def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.nda
     )
 
 
-@_by_blocks
+@by_blocks
 def _focused_weights(
     log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
 ) -> np.ndarray:
@@ -547,7 +480,7 @@ def _focused_weights(
     mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
     wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
     size = covariance.shape[-1]
-    loading = LOADING * np.trace(covariance, axis1=1, axis2=2) / size
+    loading = _LOADING * np.trace(covariance, axis1=1, axis2=2) / size
     loaded = covariance + loading[:, None, None] * np.eye(size)
     c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
     c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
@@ -556,10 +489,10 @@ def _focused_weights(
 
 
 def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> None:
-    _checks.module("spectrum", spectrum, TaskSpectrum)
-    _checks.real_number("decay", decay, low=1e-6, high=10.0)
-    _checks.real_number("spread", spread, low=0.0, high=math.pi)
-    _checks.real_number("crowding", crowding, low=0.0, high=1.0)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    real_number("decay", decay, low=1e-6, high=10.0)
+    real_number("spread", spread, low=0.0, high=math.pi)
+    real_number("crowding", crowding, low=0.0, high=1.0)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
 
@@ -568,23 +501,23 @@ def _placed(
     spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
-    grid = _dft_grid(spectrum.omega.size)
+    grid = dft_grid(spectrum.omega.size)
     input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
     importance = np.interp(grid, spectrum.omega, spectrum.importance)
     if not importance.any():
         raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
-    centres = (np.arange(N_CENTRES) + 0.5) * math.pi / N_CENTRES
+    centres = (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
     n_channels, n_pairs = draw.shape[0], draw.shape[1] - 1
     # what a channel at each centre would add to the layer, its poles evenly spread
     offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
     evenly = -decay + 1j * (centres[:, None] + offsets)
-    residues = _focused_weights(evenly, centres, np.zeros(N_CENTRES), input_power=input_power)
-    atoms = np.abs(_dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
+    residues = _focused_weights(evenly, centres, np.zeros(_N_CENTRES), input_power=input_power)
+    atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
     mixture, _ = scipy.optimize.nnls(atoms.T, importance)
 
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
-    edges = np.linspace(0, math.pi, N_CENTRES + 1)
+    edges = np.linspace(0, math.pi, _N_CENTRES + 1)
     matched = np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0  # (H)
     rank = np.cumsum(matched) - 0.5
     chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
@@ -614,7 +547,7 @@ def _place_(
         shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
         n_outputs, n_modes = shape[-2:]
         directions = shape[0] if len(shape) == 3 else 1
-        n_filters = max(n_modes // CLUSTER, 1)
+        n_filters = max(n_modes // _CLUSTER, 1)
         drawn = uniform(n_filters, n_modes // n_filters + 1)
         poles, residues, _ = _placed(spectrum, drawn, decay, spread, crowding)
         # one pair of an input and an output direction after another; neighbours run in opposite senses of time
@@ -630,14 +563,14 @@ def _place_(
         b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
         c = np.moveaxis(c.reshape(-1, directions, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
         log_poles = poles.ravel()[some]
-        power = n_inputs * (_mixed_response(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
+        power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
         c = c / math.sqrt(power)  # unit power of the outputs, on average
         ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
     else:
         n_channels, n_pairs = ssm.log_poles.shape
         drawn = uniform(n_channels, n_pairs + 1)
         poles, residues, matched = _placed(spectrum, drawn, decay, spread, crowding, share)
-        old = _arrays(ssm.log_poles, ssm.residues)
+        old = arrays(ssm.log_poles, ssm.residues)
         new = (np.where(matched[:, None], *pair) for pair in zip((poles, residues), old, strict=True))
         ssm.set_log_poles_(*map(torch.as_tensor, new))
     if isinstance(ssm, DiagonalSSM):
@@ -673,3 +606,215 @@ def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
         parameter.grad = None
     with torch.no_grad():  # unit output power on average over the layer
         ssm.C_real_imag.div_(_importance(ssm, omega, input_power).mean().sqrt())
+
+
+# ---- what a start will bring ---------------------------------------------------------------------
+
+
+_ORDERS = ("auto", "first", "second")
+_MIN_SAMPLES = 8
+_CHUNK = 2**22  # numbers held at once while powers are taken
+Layer = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Features = Callable[[np.ndarray, np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Two starts on held-out samples.
+
+    Attributes:
+        base: mean squared miss of the first start, relative to the targets' variance.
+        rival: the same of the second.
+        difference: rival less base.
+        standard_error: of the difference.
+        order: ``first`` or ``second``: the read-out that was asked; ``given`` if it saw features of the caller's.
+    """
+
+    base: float
+    rival: float
+    difference: float
+    standard_error: float
+    order: str
+
+    @property
+    def better(self) -> bool:
+        """Whether the rival misses by less, and by more than one standard error less."""
+        return self.difference + self.standard_error < 0
+
+
+def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> Comparison:
+    r"""Ask the samples which of two layers is the better start: each half tests what was fitted on the other.
+
+    The read-out is ridge regression, its ridge by evidence, for real targets and for one column per class alike. For
+    a task of first order it sees the layer's whole output, for one of second order the logarithm of each channel's
+    mean output power over the last three quarters, once the filters no longer ring from the sudden beginning.
+
+    Args:
+        base, rival: functions of a training half, ``layer(x, y)``, that return impulse responses (H, L). A start that
+            looks at the data must look at what it is given and at nothing else.
+        x, y: samples as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`, at least 8. They are split alternately
+            in the order of their targets, so that every class and every value keeps its share.
+        order: ``first``, ``second``, or ``auto``: the one of larger evidence
+            (:func:`~tdi_lib.spectrum.order_evidence`).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 32))
+    >>> y = x @ np.cos(2.0 * np.arange(32))
+    >>> slow = lambda x, y: np.exp(-0.1 * np.arange(32))[None]
+    >>> tuned = lambda x, y: (np.exp(-0.1 * np.arange(32)) * np.cos(2.0 * np.arange(32)))[None]
+    >>> compare_starts(slow, tuned, x, y).better, compare_starts(tuned, slow, x, y).better
+    (True, False)
+    """
+    order = one_of("order", order, _ORDERS)
+    if order == "auto":
+        first, second = order_evidence(x, y)
+        order = "first" if first >= second else "second"
+
+    def features(layer: Layer) -> Features:
+        def of_half(x_half: np.ndarray, y_half: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            kernels = np.asarray(layer(x_half, y_half), dtype=np.float64)
+            if order == "second":
+                return functools.partial(_log_powers, kernels)
+            root = feature_root(layer_matrix(kernels))
+            return lambda inputs: np.einsum("pld,lm->pdm", inputs, root).reshape(len(inputs), -1)
+
+        return of_half
+
+    return dataclasses.replace(compare_features(features(base), features(rival), x, y), order=order)
+
+
+def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
+    """Ask the samples which of two sets of features is the better one: each half tests what was fitted on the other.
+
+    As :func:`compare_starts`, for features of any kind, such as the pooled outputs of an untrained deep model.
+
+    Args:
+        base, rival: functions of a training half, ``features(x, y)``, that return a function from all samples
+            (P, L, D) to their features (P, M).
+        x, y: as for :func:`compare_starts`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 32))
+    >>> mean, power = (lambda x, y: lambda u: u.mean(axis=1)), (lambda x, y: lambda u: (u**2).mean(axis=1))
+    >>> compare_features(mean, power, x, (x**2).mean(axis=1)).better
+    True
+    """
+    inputs = check_inputs(x)  # (P L D)
+    if len(inputs) < _MIN_SAMPLES:
+        raise ValueError(f"x must hold at least {_MIN_SAMPLES} sequences to be split, got {len(inputs)}")
+    target = standardise_targets(y, len(inputs))  # (P K)
+    labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
+    halves = np.zeros(len(inputs), bool)
+    halves[np.lexsort(target.T)[::2]] = True
+    misses = np.zeros((2, len(inputs)))
+    for fit in (halves, ~halves):
+        for row, name, make in zip(misses, ("base", "rival"), (base, rival), strict=True):
+            raw = real_array(name, make(inputs[fit], labels[fit])(inputs), ndim=(2,), what="features (P, M)")
+            if len(raw) != len(inputs):
+                raise ValueError(f"{name} must give a row for each of {len(inputs)} sequences, got shape {raw.shape}")
+            features = raw - raw[fit].mean(axis=0)
+            mean = target[fit].mean(axis=0)
+            path = ridge_path(features[fit], target[fit] - mean)
+            row[~fit] = ((features[~fit] @ path.weights[path.best] + mean - target[~fit]) ** 2).mean(axis=1)
+    difference = misses[1] - misses[0]
+    standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    base_miss, rival_miss = map(float, misses.mean(axis=1))
+    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, "given")
+
+
+def forecast_gain(
+    kernels: ArrayLike, matched: ArrayLike, spectrum: TaskSpectrum, n_samples: int, noise: float
+) -> float:
+    r"""Forecast of the gain, :math:`\log(E_g / E_g^\mathrm{matched})`, by theory from an estimated spectrum.
+
+    In the world of the estimate the input is stationary with power :math:`S_u` and the target a functional drawn with
+    power :math:`|H|^2`. Both layers' errors follow from the learning curve
+    (:func:`~tdi_lib.theory.evidence_curve`). It says how much there is to gain *if the estimate is right*; to see
+    that it is wrong takes samples that it has not seen (:func:`compare_starts`). For tasks of first order.
+
+    Args:
+        kernels: impulse responses (H, L) of the layer as it is.
+        matched: those of the rival (H, L).
+        spectrum: the task's.
+        n_samples: P.
+        noise: variance of the label noise, relative to the clean target's.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> bump = np.exp(-(((omega - 2.0) / 0.2) ** 2))
+    >>> spectrum = TaskSpectrum(omega, bump, np.ones(33), "evidence", 64)
+    >>> t = np.arange(64)
+    >>> slow, tuned = np.exp(-0.1 * t), np.exp(-0.1 * t) * np.cos(2.0 * t)
+    >>> forecast_gain(slow, tuned, spectrum, 64, 0.1) > 0
+    True
+    """
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    rows = [np.atleast_2d(real_array(n, k, ndim=(1, 2), what="(H, L)")) for n, k in
+            (("kernels", kernels), ("matched", matched))]  # fmt: skip
+    length = rows[0].shape[1]
+    if rows[1].shape[1] != length:
+        raise ValueError(f"matched must have the kernels' length {length}, got shape {rows[1].shape}")
+    grid = 2 * np.pi * np.arange(length // 2 + 1) / length
+    law = {}
+    for name in ("input_power", "power"):
+        resampled = np.interp(grid, spectrum.omega, getattr(spectrum, name))
+        law[name] = scipy.linalg.circulant(np.fft.irfft(resampled, n=length))
+    root = feature_root(law["input_power"])
+    errors = []
+    for each in rows:
+        axes, singular, _ = np.linalg.svd(root.T @ feature_root(layer_matrix(each)))
+        to_modes = (root @ axes).T
+        target = np.einsum("ij,jk,ik->i", to_modes, law["power"], to_modes)
+        eta = singular**2 / np.sum(singular**2)
+        errors.append(evidence_curve(eta, target / target.sum(), n_samples, noise=noise, ridges=RIDGES[::2]).error[0])
+    return float(np.log(errors[0] / errors[1]))
+
+
+def label_noise(kernels: ArrayLike, x: ArrayLike, y: ArrayLike) -> float:
+    """Variance of the label noise relative to the clean target's, as :func:`forecast_gain` takes it.
+
+    Of a linear read-out of the layer the ridge of highest evidence says just that.
+
+    Args:
+        kernels: impulse responses (H, L).
+        x, y: as for :func:`compare_starts`, (P, L) or (P, L, D).
+
+    >>> rng = np.random.default_rng(0)
+    >>> x, kernel = rng.normal(size=(400, 16)), 0.7 ** np.arange(16)
+    >>> clean = x @ kernel[::-1] / np.linalg.norm(kernel)
+    >>> [0.5 * v < label_noise(kernel, x, clean + v**0.5 * rng.normal(size=400)) < 2 * v for v in (0.1, 1.0)]
+    [True, True]
+    """
+    rows = np.atleast_2d(real_array("kernels", kernels, ndim=(1, 2), what="(H, L)"))
+    inputs = check_inputs(x)  # (P L D)
+    if inputs.shape[1] != rows.shape[1]:
+        raise ValueError(f"x must have the kernels' length {rows.shape[1]}, got shape {inputs.shape}")
+    features = np.einsum("pld,lm->pdm", inputs, feature_root(layer_matrix(rows))).reshape(len(inputs), -1)
+    path = ridge_path(features - features.mean(axis=0), standardise_targets(y, len(inputs)))
+    return float(path.ridges[path.best])
+
+
+def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
+    """Logarithm of each channel's mean output power on every input channel (P, H D), standardised.
+
+    The first quarter is left out: there all filters ring from the sudden beginning of the sequence, which in a band
+    far quieter than the rest of the input drowns everything.
+    """
+    length = inputs.shape[1]
+    padded = scipy.fft.next_fast_len(2 * length, real=True)
+    response = scipy.fft.rfft(kernels, n=padded)[:, :, None]  # (H F 1)
+    slab = max(1, _CHUNK // (padded * len(kernels) * inputs.shape[2]))
+    power = []
+    for first in range(0, len(inputs), slab):
+        part = inputs[first : first + slab]
+        spectra = scipy.fft.rfft(part - part.mean(axis=1, keepdims=True), n=padded, axis=1)  # (P F D)
+        output = scipy.fft.irfft(response * spectra[:, None], n=padded, axis=2)[:, :, length // 4 : length]
+        power.append((output**2).mean(axis=2))  # (P H D)
+    powers = np.concatenate(power)
+    logs = np.log(np.maximum(powers, 1e-12 * powers.max())).reshape(len(inputs), -1)
+    return (logs - logs.mean(axis=0)) / np.maximum(logs.std(axis=0), 1e-12)

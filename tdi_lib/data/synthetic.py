@@ -1,4 +1,4 @@
-r"""Tasks whose truth is known: coloured inputs, targets that listen to one band, tones of random phase."""
+"""Tasks whose truth is known: coloured inputs, targets that listen to one band, tones of random phase."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
+from tdi_lib.samples import positive_int, real_array, real_number
 
 __all__ = ["TONES", "autocovariance", "band_functionals", "four_tones", "tone_noise_power"]
 
@@ -25,8 +25,8 @@ def autocovariance(beta: float, length: int) -> np.ndarray:
     >>> autocovariance(0, 4).round(6) + 0.0
     array([1., 0., 0., 0.])
     """
-    beta = _checks.real_number("beta", beta)
-    length = _checks.positive_int("length", length)
+    beta = real_number("beta", beta)
+    length = positive_int("length", length)
     omega = 2 * np.pi * np.fft.rfftfreq(max(4096, 4 * length))
     r = np.fft.irfft((omega + 0.2) ** -beta)[:length]
     return r / r[0]
@@ -55,10 +55,10 @@ def band_functionals(
     >>> (w @ scipy.linalg.toeplitz(r) * w).sum(axis=1).round(9)
     array([1., 1.])
     """
-    centre = _checks.real_number("centre", centre, low=0.0, high=math.pi)
-    width = _checks.real_number("width", width, low=1e-6)
-    count = _checks.positive_int("count", count)
-    lags = _checks.real_array("r", r, ndim=(1,), what="autocovariance (L,)")
+    centre = real_number("centre", centre, low=0.0, high=math.pi)
+    width = real_number("width", width, low=1e-6)
+    count = positive_int("count", count)
+    lags = real_array("r", r, ndim=(1,), what="autocovariance (L,)")
     if lags.size % 2:
         raise ValueError(f"r must have an even length, got {lags.size}")
     omega = 2 * np.pi * np.fft.rfftfreq(lags.size)
@@ -91,9 +91,9 @@ def four_tones(
     >>> x.shape, np.bincount(y)
     ((8, 256), array([2, 2, 2, 2]))
     """
-    n_samples = _checks.positive_int("n_samples", n_samples)
-    amplitude = _checks.real_number("amplitude", amplitude, low=0.0)
-    length = _checks.positive_int("length", length)
+    n_samples = positive_int("n_samples", n_samples)
+    amplitude = real_number("amplitude", amplitude, low=0.0)
+    length = positive_int("length", length)
     labels = generator.permutation(np.arange(n_samples) % len(TONES))
     period = 4 * length  # a stretch of a longer period does not wrap around
     root = np.sqrt(tone_noise_power(2 * np.pi * np.fft.rfftfreq(period)))

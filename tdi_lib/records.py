@@ -3,21 +3,26 @@
 A study may run for days, on many machines, and be killed at any moment. So the store has no database, no index and no
 server. A record is a JSON file whose name is a hash of its configuration; it is written under another name, flushed to
 the disk, and then given its own, which an operating system does in one step. What is there is whole; what is not there
-is still to be done; nothing can be there twice.
+is still to be done; nothing can be there twice. Each says where it comes from (:func:`provenance`).
 """
 
 import contextlib
+import functools
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
+import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 
-__all__ = ["Store", "config_key"]
+__all__ = ["Store", "config_key", "provenance"]
 
 
 def config_key(config: Mapping[str, Any]) -> str:
@@ -140,3 +145,30 @@ class Store:
     def _read(path: Path) -> dict[str, Any]:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
+
+
+# ---- where a result comes from -------------------------------------------------------------------
+
+
+@functools.cache  # asked when a process starts to work: a later commit is not what it runs
+def provenance() -> dict[str, str]:
+    """Where a result comes from: commit, versions, device.
+
+    The commit is marked ``-dirty`` if a tracked file was changed, but for those in ``results``: a study writes there.
+    """
+
+    def git(*arguments: str) -> str:
+        command = ["git", *arguments]
+        folder = Path(__file__).parent
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder).stdout.strip()
+
+    commit = git("describe", "--always", "--abbrev=12")
+    if git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results"):
+        commit += "-dirty"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {
+        "commit": commit or "unknown",
+        "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "numpy", "scipy")},
+    }

@@ -1,8 +1,8 @@
-r"""Is a matched start worth it on these samples? One call that asks everything the library can ask, and one answer.
+"""Is a matched start worth it on these samples? One call that asks everything the library can ask, and one answer.
 
 Whether there is spectral structure at all is a permutation test; what is to be won is asked of held-out samples
-(:func:`~tdi_lib.gain.compare_starts`) and, for tasks of first order, of theory
-(:func:`~tdi_lib.gain.forecast_gain`). The rule that makes one word of it is :func:`recommend`. All of it looks at one
+(:func:`~tdi_lib.tdi.compare_starts`) and, for tasks of first order, of theory
+(:func:`~tdi_lib.tdi.forecast_gain`). The rule that makes one word of it is :func:`recommend`. All of it looks at one
 layer and its read-out; nothing is trained.
 """
 
@@ -15,29 +15,27 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
-from tdi_lib.gain import Comparison, Layer, compare_starts, forecast_gain, label_noise
-from tdi_lib.matching import layer_importance, match_power_spectrum_, spectral_loss
-from tdi_lib.spectrum import (
-    ENOUGH,
-    TaskSpectrum,
-    check_inputs,
-    estimate_task_spectrum,
-    evenly,
-    evidence_of_orders,
-    lengths_of,
-    order_evidence,
-    standardise_targets,
-)
+from tdi_lib.samples import check_inputs, evenly, lengths_of, positive_int, real_number, standardise_targets
+from tdi_lib.spectrum import ENOUGH, TaskSpectrum, estimate_task_spectrum, evidence_of_orders, order_evidence
 from tdi_lib.ssm import DiagonalSSM
+from tdi_lib.tdi import (
+    Comparison,
+    Layer,
+    compare_starts,
+    forecast_gain,
+    label_noise,
+    layer_importance,
+    match_power_spectrum_,
+    spectral_loss,
+)
 
 __all__ = ["Band", "Diagnosis", "Forecast", "Structure", "diagnose", "recommend", "spectral_structure", "usable"]
 
 LEVEL = 0.05
-CLOSE = 0.2  # a spectral loss below it: the default hears what the task asks for
-WORTH = 0.9  # of the default's held-out miss: more is not worth a change
-SHARE = 0.8  # of the importance lies in the bands
-NAMED = ("lin", "inv", "legs", "dfout", "real")
+_CLOSE = 0.2  # a spectral loss below it: the default hears what the task asks for
+_WORTH = 0.9  # of the default's held-out miss: more is not worth a change
+_SHARE = 0.8  # of the importance lies in the bands
+_NAMED = ("lin", "inv", "legs", "dfout", "real")
 MAX_SAMPLES = 2000
 MAX_LENGTH = 512  # steps of the L x L matrices behind the first-order answers
 N_SPLITS = 3
@@ -93,7 +91,7 @@ class Diagnosis:
         structure: the permutation test.
         quantiles: frequencies below which 5, 50 and 95 % of the task's importance lie, rad/sample.
         bands: where the densest 80 % of it lie, low to high.
-        distances: :func:`~tdi_lib.matching.spectral_loss` to the task (0 to 2) of each common initialisation, of the
+        distances: :func:`~tdi_lib.tdi.spectral_loss` to the task (0 to 2) of each common initialisation, of the
             ``flat`` bank and of the matched layer (``tdi``).
         held_out: the default (``lin``) against the matched layer on held-out halves.
         against_flat: the ``flat`` bank, which sees no target, against the matched layer.
@@ -165,16 +163,16 @@ def diagnose(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    >>> from tdi_lib.tasks import four_tones
+    >>> from tdi_lib.data.synthetic import four_tones
     >>> x, y = four_tones(96, amplitude=0.4, generator=np.random.default_rng(0), length=128)
     >>> found = diagnose(x, y, d_model=16, d_state=16)
     >>> found.verdict, found.structure.order, found.structure.p_value
     ('use it', 'second', 0.005)
     """
     if sampling_rate is not None:
-        sampling_rate = _checks.real_number("sampling_rate", sampling_rate, low=1e-300)
-    n_permutations = _checks.positive_int("n_permutations", n_permutations)
-    seed = _checks.positive_int("seed", seed, minimum=0)
+        sampling_rate = real_number("sampling_rate", sampling_rate, low=1e-300)
+    n_permutations = positive_int("n_permutations", n_permutations)
+    seed = positive_int("seed", seed, minimum=0)
     inputs, targets, notes = usable(x, y)
     n_samples, length, n_channels = inputs.shape
     n_classes = len(np.unique(targets)) if targets.dtype.kind in "iubU" else None
@@ -195,7 +193,7 @@ def diagnose(
     spectrum = estimate_task_spectrum(inputs, targets, method=method)
     importance = estimate_task_spectrum(inputs, targets, method=method, floor=0.0).importance
 
-    named = {name: _layer(d_model, d_state, seed, name) for name in NAMED}
+    named = {name: _layer(d_model, d_state, seed, name) for name in _NAMED}
     named["flat"] = _matched(named["lin"], estimate_task_spectrum(inputs, method="flat"), seed)
     named["tdi"] = _matched(named["lin"], spectrum, seed)
     distances = {name: spectral_loss(ssm, spectrum) for name, ssm in named.items()}
@@ -276,7 +274,7 @@ def recommend(
             "lin",
         )
     if not held_out.better:
-        heard = ", and the default hears it" if distances["lin"] < CLOSE else ""
+        heard = ", and the default hears it" if distances["lin"] < _CLOSE else ""
         reason = f"There is structure{heard}; on held-out samples a matched start is no better ({step})"
         if flat.difference + 2 * flat.standard_error < 0:
             gain = f"{signed(flat.difference, '.2g')} ± {flat.standard_error:.1g}"
@@ -285,7 +283,7 @@ def recommend(
     if forecast is not None and forecast.gain <= 0:
         reason = f"On held-out samples a matched start misses by a little less ({step}), but theory foresees no gain."
         return "do not bother", reason, "lin"
-    strong = held_out.difference + 2 * held_out.standard_error < 0 and held_out.rival <= WORTH * held_out.base
+    strong = held_out.difference + 2 * held_out.standard_error < 0 and held_out.rival <= _WORTH * held_out.base
     if strong and (forecast is None or forecast.low > 0):
         verdict, reason = "use it", f"On held-out samples a matched start misses by clearly less ({step})"
     else:
@@ -320,8 +318,8 @@ def spectral_structure(x: ArrayLike, y: ArrayLike, *, n_permutations: int = 199,
     >>> spectral_structure(x, tone).p_value, spectral_structure(x, noise).p_value
     (0.005, 0.855)
     """
-    n_permutations = _checks.positive_int("n_permutations", n_permutations)
-    generator = np.random.default_rng(_checks.positive_int("seed", seed, minimum=0))
+    n_permutations = positive_int("n_permutations", n_permutations)
+    generator = np.random.default_rng(positive_int("seed", seed, minimum=0))
     inputs = check_inputs(x)
     target = standardise_targets(y, len(inputs))  # (P K)
     first, second = order_evidence(inputs, y)
@@ -443,10 +441,10 @@ def _quantiles(omega: np.ndarray, importance: np.ndarray) -> tuple[float, float,
 
 
 def _bands(omega: np.ndarray, importance: np.ndarray) -> tuple[Band, ...]:
-    """The densest frequencies that hold ``SHARE`` of the importance, neighbours joined, each bin its full width."""
+    """The densest frequencies that hold ``_SHARE`` of the importance, neighbours joined, each bin its full width."""
     shares = importance / importance.sum()
     order = np.argsort(-shares, kind="stable")
-    needed = int(np.searchsorted(np.cumsum(shares[order]), SHARE)) + 1
+    needed = int(np.searchsorted(np.cumsum(shares[order]), _SHARE)) + 1
     chosen = np.zeros(len(omega) + 2, bool)
     chosen[1 + order[:needed]] = True
     starts, ends = (np.flatnonzero(np.diff(chosen.astype(int)) == sign) for sign in (1, -1))

@@ -1,0 +1,1 @@
+"""What every chapter of the book uses: claims and one look for figures."""
