@@ -54,6 +54,7 @@ check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of t
 	$(BIN)/ruff format --check
 	$(BIN)/mypy tdi_lib
 	$(BIN)/codespell
+	$(BIN)/lint-imports
 	$(PYTEST) tests/test_repository.py
 
 format: .venv/stamp ## put code and notebooks into the one style

@@ -4,14 +4,11 @@ Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["lengths_of"]
 

@@ -424,7 +424,7 @@ class S4DLayer(nn.Module):
     """Filter each channel, then mix the channels: SSM, feed-through, GELU, gated linear unit (arXiv 2206.11893).
 
     Args:
-        d_model, d_state, init, dt_min, dt_max, generator: as for :class:`~tdi_lib.ssm.DiagonalSSM`.
+        d_model, d_state, init, dt_min, dt_max, generator: as for :class:`DiagonalSSM`.
         dropout: probability of zeroing an activation before the mixing.
         feedthrough: add ``D * u``, one learned weight per channel, to the filter's output.
 
@@ -474,7 +474,7 @@ class SequenceModel(nn.Module):
         dropout: as in :class:`S4DLayer`.
         pooling: ``mean`` over time or ``last`` step, giving (B, d_output); ``none`` gives (B, L, d_output).
         input_skip: whether the raw input may bypass the first filter, through its feed-through and the first residual.
-        init, dt_min, dt_max: as for :class:`~tdi_lib.ssm.DiagonalSSM`, in every layer.
+        init, dt_min, dt_max: as for :class:`DiagonalSSM`, in every layer.
         generator: source of randomness of all initial values; the global one if omitted.
 
     Raises:

@@ -280,7 +280,7 @@ def tdi_init_(
             task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
         solver, share: as for :func:`match_power_spectrum_`.
-        guard: first ask the samples (:func:`~tdi_lib.tdi.compare_starts`): a spectrum is estimated on each half of
+        guard: first ask the samples (:func:`compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
         generator: source of randomness; the global one if omitted. A guarded start is, bit for bit, either the
@@ -430,7 +430,7 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
 
 
 def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
-    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over :func:`dft_grid`.
+    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over the DFT's grid.
 
     With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
     :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two

@@ -726,7 +726,7 @@ def evidence_curve(
 ) -> LearningCurve:
     r"""Learning curve at one sample size with the ridge that the evidence would choose.
 
-    In terms of the effective ridge :math:`\kappa` of :func:`~tdi_lib.theory.learning_curve` the evidence's two parts
+    In terms of the effective ridge :math:`\kappa` of :func:`learning_curve` the evidence's two parts
     have the limits
 
     .. math::
@@ -737,7 +737,7 @@ def evidence_curve(
         - P \Bigl( 1 - \frac{\lambda}{\kappa} \Bigr).
 
     Args:
-        eigenvalues, target_power, noise: as for :func:`~tdi_lib.theory.learning_curve`.
+        eigenvalues, target_power, noise: as for :func:`learning_curve`.
         n_samples: P.
         ridges: relative to the sum of the eigenvalues, which is the kernel's mean diagonal.
 

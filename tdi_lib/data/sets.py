@@ -29,7 +29,7 @@ from tdi_lib.data import archives
 from tdi_lib.data.archives import Arrays, Reader
 from tdi_lib.data.fetch import Archive, DataUnavailableError, noted, obtain
 
-__all__ = ["Description", "SequenceDataset", "Shape", "Subset", "available", "describe", "load"]
+__all__ = ["DataUnavailableError", "Description", "SequenceDataset", "Shape", "Subset", "available", "describe", "load"]
 
 _LAYOUT = 1  # of the parsed files: raise it when a parser's result changes
 _GENERATED = 1  # of the generated sets: raise it when a generator's result changes

@@ -38,7 +38,7 @@ __all__ = [
 def read_study(path: str | Path) -> pd.DataFrame:
     """The recorded rows of a study, sorted by configuration.
 
-    Fields of :class:`Trial` that the file does not know, because it is older, have their defaults.
+    Fields of :class:`~tdi_lib.study.plans.Trial` that the file does not know, because it is older, have their defaults.
     """
     return pd.DataFrame(read_rows(path)).sort_values(FIELDS, ignore_index=True)
 

@@ -17,9 +17,9 @@ BANKS: dict[str, dict[str, Any]] = {
 INITS = ("lin", "inv", "legs", "real", "random", "dfout", "scaled", "acf", *BANKS)
 """What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3; ``random``:
 :func:`~tdi_lib.ssm.poles_random`, from a generator of its own, so that all else is as with S4D-Lin); ``acf``, S4D-Lin
-with steps from :func:`autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``, which is ours where
-the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and ``flat-half``: every second
-channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
+with steps from :func:`~tdi_lib.study.trial.autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``,
+which is ours where the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and
+``flat-half``: every second channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -183,7 +183,10 @@ STUDIES: dict[str, list[Trial]] = {
         for init in inits
     ],
 }
-"""The recorded studies; ``python -m tdi_lib.study.trial NAME FILE`` records one, or what is missing of it."""
+"""The recorded studies; ``python -m tdi_lib.study.sweep NAME FILE`` records one, or what is missing of it.
+
+:meta hide-value:
+"""
 
 
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(Trial)}

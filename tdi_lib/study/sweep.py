@@ -261,7 +261,8 @@ def record_study(
         trials: the study.
         path: the recorded study; trials that it holds are not run again.
         folder: of the sweep's store; ``_build/sweeps`` and the file's name if omitted.
-        together: how many trials are trained at once on a worker, at most (:func:`run_trials`); for a GPU.
+        together: how many trials are trained at once on a worker, at most
+            (:func:`~tdi_lib.study.trial.run_trials`); for a GPU.
         scheduler, n_workers, progress: as for :func:`sweep`.
         function: what is done with a configuration: :func:`run_config`, or :func:`forecast_config`.
 
@@ -305,19 +306,19 @@ def record_study(
 
 
 def run_config(config: dict[str, Any]) -> dict[str, Any]:
-    """:func:`run_trial` in plain values: what it adds to a configuration, and where that comes from."""
+    """What :func:`~tdi_lib.study.trial.run_trial` adds to a configuration, and where it comes from, in plain values."""
     origin = provenance()
     return _measured(config, run_trial(Trial(**config)), origin)
 
 
 def forecast_config(config: dict[str, Any]) -> dict[str, Any]:
-    """:func:`forecast_trial` in plain values."""
+    """:func:`~tdi_lib.study.trial.forecast_trial` in plain values."""
     origin = provenance()
     return _measured(config, forecast_trial(Trial(**config)), origin)
 
 
 def run_configs(configs: list[dict[str, Any]]) -> list[dict[str, Any] | Exception]:
-    """:func:`run_trials` in plain values."""
+    """:func:`~tdi_lib.study.trial.run_trials` in plain values."""
     origin = provenance()
     rows = run_trials([Trial(**config) for config in configs])
     return [
@@ -333,7 +334,7 @@ def replay(study: str, profile: str = "book", *, results: str | Path = "../resul
     """The rows of a study that a notebook stands on: those recorded, or at profile ``full`` all run anew.
 
     Args:
-        study: one of :data:`STUDIES`.
+        study: one of :data:`~tdi_lib.study.plans.STUDIES`.
         profile: of the notebook. ``full`` writes to ``_build/full`` beside ``results`` and, like any study, goes on
             where it was interrupted.
         results: where the recorded studies lie. ``deep-gpu.parquet``, which holds all that ``deep`` does, goes before

@@ -311,8 +311,8 @@ def _pooled(model: SequenceModel, x: np.ndarray) -> np.ndarray:
 def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[str, Any] | Exception]:
     """The rows of :func:`run_trial`, of trials that are trained at once (:func:`~tdi_lib.training.fit_many`).
 
-    Trials that differ in more than data subset, seed and initial values (see :data:`TOGETHER`) form groups, which are
-    trained one after another. In place of the row of a trial that fails stands its error.
+    Trials that differ in more than data subset, seed and initial values (see :data:`~tdi_lib.study.plans.TOGETHER`)
+    form groups, which are trained one after another. In place of the row of a trial that fails stands its error.
     """
     groups: dict[tuple[Any, ...], list[int]] = {}
     for index, trial in enumerate(trials):

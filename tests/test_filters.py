@@ -13,7 +13,21 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tdi_lib import DiagonalSSM, TaskSpectrum, tdi_init_
-from tdi_lib.filters import LRUAdapter, MimoSSM, S4DAdapter, S5Adapter, SisoSSM, adapt, find_ssms
+from tdi_lib.filters import (
+    LRUAdapter,
+    MimoSSM,
+    S4DAdapter,
+    S5Adapter,
+    SisoSSM,
+    adapt,
+    arrays,
+    dft_grid,
+    dft_response,
+    find_ssms,
+    frequency_response,
+    impulse_response,
+)
+from tdi_lib.ssm import INITIALISATIONS
 from tdi_lib.tdi import flat_init_, layer_importance, match_power_spectrum_, matched_poles, spectral_loss
 
 with warnings.catch_warnings():  # it still calls torch.jit.script
@@ -461,3 +475,30 @@ def test_what_cannot_be_matched_is_named(call, error: type[Exception], match: st
 
 
 TONE = (np.random.default_rng(0).normal(size=(32, 16)), np.random.default_rng(1).normal(size=32))
+
+
+@pytest.mark.parametrize("rule", ["zoh", "bilinear", "euler"])
+@pytest.mark.parametrize("init", INITIALISATIONS)
+@given(length=st.integers(1, 300), channels=st.integers(1, 40), seed=st.integers(0, 100))
+@settings(max_examples=10, deadline=None)
+def test_kernel_and_response_in_numpy_are_those_of_torch(
+    init: str, rule: str, length: int, channels: int, seed: int
+) -> None:
+    if rule != "zoh" and init == "dfout":
+        return  # placed in discrete time
+    dt_max = 0.1 if rule == "zoh" else 1e-3  # the other rules need small steps
+    ssm = DiagonalSSM(
+        channels, 8, init=init, dt_min=1e-4, dt_max=dt_max, discretisation=rule, generator=seeded(seed)
+    ).double()
+    log_poles, residues = arrays(ssm.log_poles, ssm.residues)
+    kernel = ssm.kernel(length).detach().numpy()
+    ours = impulse_response(log_poles, residues, length=length)
+    assert np.abs(ours - kernel).max() < 1e-9 * np.abs(kernel).max()
+
+    omega = np.random.default_rng(seed).uniform(0, np.pi, 20)
+    for grid, ours in (
+        (omega, frequency_response(log_poles, residues, omega=omega)),
+        (dft_grid(length + 1), dft_response(log_poles, residues, n_frequencies=length + 1)),
+    ):
+        response = ssm.frequency_response(torch.as_tensor(grid)).detach().numpy()
+        assert np.abs(ours - response).max() < 1e-9 * np.abs(response).max()

