@@ -3,6 +3,7 @@
 Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets.
 """
 
+import dataclasses
 import math
 from typing import Any
 
@@ -87,11 +88,6 @@ def instance_of(name: str, value: object, kind: type | tuple[type, ...]) -> None
 
 MIN_LENGTH = 8
 MIN_SAMPLES = 4
-
-
-def evenly(target: np.ndarray, count: int) -> np.ndarray:
-    """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
-    return np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
 
 
 def check_lengths(
@@ -219,3 +215,49 @@ def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
     if (spread == 0).any():
         raise ValueError(f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}")
     return (target - target.mean(axis=0)) / spread
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedSamples:
+    """The samples of a task, checked once, by :meth:`of`; what takes them checks nothing again.
+
+    Attributes:
+        inputs: sequences (P, L, D), continued by their own mean where they end before the longest.
+        ends: where they end (P,); None if all are whole.
+        targets: standardised targets (P, K), one column per class.
+    """
+
+    inputs: np.ndarray
+    ends: np.ndarray | None
+    targets: np.ndarray
+
+    @classmethod
+    def of(cls, x: ArrayLike, y: ArrayLike, lengths: ArrayLike | None = None) -> "CheckedSamples":
+        """Check ``x``, ``lengths`` and ``y``, in this order.
+
+        Raises:
+            TypeError, ValueError: naming the argument.
+        """
+        samples = cls.without_targets(x, lengths)
+        return dataclasses.replace(samples, targets=standardise_targets(y, len(samples)))
+
+    @classmethod
+    def without_targets(cls, x: ArrayLike, lengths: ArrayLike | None = None) -> "CheckedSamples":
+        """For what looks at the sequences alone; errors as for :meth:`of`."""
+        inputs = check_inputs(x, lengths)
+        return cls(inputs, check_lengths(x, lengths), np.empty((len(inputs), 0)))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def at_most(self, count: int) -> "CheckedSamples":
+        """As many of them, evenly spaced in the order of their targets: all kinds keep their share."""
+        if len(self) <= count:
+            return self
+        keep = evenly(self.targets, count)
+        return CheckedSamples(self.inputs[keep], None if self.ends is None else self.ends[keep], self.targets[keep])
+
+
+def evenly(target: np.ndarray, count: int) -> np.ndarray:
+    """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
+    return np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]

@@ -21,7 +21,7 @@ from tdi_lib.samples import one_of, positive_int, real_array, real_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from tdi_lib.samples import check_inputs, check_lengths, evenly, standardise_targets
+from tdi_lib.samples import CheckedSamples, evenly
 
 __all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "order_evidence"]
 
@@ -157,17 +157,17 @@ def estimate_task_spectrum(
     smoothing = positive_int("smoothing", smoothing)
     if floor is not None:
         floor = real_number("floor", floor, low=0.0, high=1.0)
-    inputs, ends = check_inputs(x, lengths), check_lengths(x, lengths)  # (P L D)
-    if y is not None:
-        target = standardise_targets(y, len(inputs))  # (P K)
-    elif method not in UNSUPERVISED:
+    samples = CheckedSamples.without_targets(x, lengths) if y is None else CheckedSamples.of(x, y, lengths)
+    if y is None and method not in UNSUPERVISED:
         raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
-    if method == "auto":
-        method = better_order(inputs, target, ends)
+    return _estimate(samples, better_order(samples) if method == "auto" else method, smoothing, floor)
 
-    n_samples, smooth = len(inputs), smoother(smoothing)
+
+def _estimate(samples: CheckedSamples, method: str, smoothing: int, floor: float | None) -> TaskSpectrum:
+    inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
+    n_samples, smooth = len(samples), smoother(smoothing)
     if method in TAPERED:  # the input's power
-        periodogram = periodograms(inputs, ends)  # (P F D)
+        periodogram = periodograms(inputs, samples.ends)  # (P F D)
         s_u = smooth(periodogram.mean(axis=0))
         if method == "evidence":
             s_u = positive(s_u)
@@ -361,22 +361,20 @@ def order_evidence(x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = No
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
-    inputs = check_inputs(x, lengths)
-    return _order_evidence(inputs, standardise_targets(y, len(inputs)), check_lengths(x, lengths))
+    return evidence_of_both(CheckedSamples.of(x, y, lengths))
 
 
-def better_order(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> str:
-    """``evidence`` or ``discriminative``."""
-    first, second = _order_evidence(inputs, target, ends)
-    return "evidence" if first >= second else "discriminative"
-
-
-def _order_evidence(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> tuple[float, float]:
-    if len(inputs) > ENOUGH:
-        keep = evenly(target, ENOUGH)
-        inputs, target, ends = inputs[keep], target[keep], None if ends is None else ends[keep]
-    first, second = evidence_of_orders(inputs, target[None], ends)
+def evidence_of_both(samples: CheckedSamples) -> tuple[float, float]:
+    """:func:`order_evidence` of what is checked."""
+    samples = samples.at_most(ENOUGH)
+    first, second = evidence_of_orders(samples.inputs, samples.targets[None], samples.ends)
     return float(first[0]), float(second[0])
+
+
+def better_order(samples: CheckedSamples) -> str:
+    """``evidence`` or ``discriminative``."""
+    first, second = evidence_of_both(samples)
+    return "evidence" if first >= second else "discriminative"
 
 
 def evidence_of_orders(

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from tdi_lib.samples import (
     MIN_LENGTH,
     MIN_SAMPLES,
+    CheckedSamples,
     check_classes,
     check_inputs,
     check_lengths,
@@ -180,14 +181,14 @@ class SpectrumAccumulator:
         moments, n_samples = self._moments, self.n_samples
         moments.check_spread(n_samples, method)
         if method == "auto":
-            method = better_order(*self._samples(method))
+            method = better_order(self._samples(method))
 
         if method in TAPERED:
             s_u = smooth(moments.power / n_samples)
             if method == "evidence":
                 s_u = positive(s_u)
-                inputs, target, _ = self._samples(method)
-                eta, no_signal = evidence_importance(inputs, target, s_u)
+                kept = self._samples(method)
+                eta, no_signal = evidence_importance(kept.inputs, kept.targets, s_u)
                 floor = no_signal if floor is None else floor
             elif method == "discriminative":
                 eta = discriminative_importance(*moments.f_statistic(), smooth)
@@ -214,15 +215,15 @@ class SpectrumAccumulator:
         more = np.broadcast_to(mean[:, None], (len(inputs), self.length - length, inputs.shape[2]))
         return np.concatenate([inputs, more], axis=1), ends
 
-    def _samples(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The kept samples in the order of their places, their standardised targets, and where they end."""
+    def _samples(self, method: str) -> CheckedSamples:
+        """The kept samples in the order of their places."""
         if self._kept is None or self._moments is None:
             raise ValueError(f"reservoir must be positive for method {method!r}, got 0")
         kept = self._kept.in_order()
         target = self._moments.standardise(kept.targets)
         if len(target) < self.n_samples:
             target = target - target.mean(axis=0)
-        return kept.inputs, target, None if (kept.ends == self.length).all() else kept.ends
+        return CheckedSamples(kept.inputs, None if (kept.ends == self.length).all() else kept.ends, target)
 
 
 def accumulate(batches: Iterable[Any], **options: Any) -> SpectrumAccumulator:

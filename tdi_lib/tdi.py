@@ -41,15 +41,15 @@ from tdi_lib.filters import (
     power_tables,
 )
 from tdi_lib.samples import (
+    CheckedSamples,
     check_inputs,
     instance_of,
     one_of,
     positive_int,
     real_array,
     real_number,
-    standardise_targets,
 )
-from tdi_lib.spectrum import ENOUGH, TaskSpectrum, estimate_task_spectrum, order_evidence
+from tdi_lib.spectrum import ENOUGH, TaskSpectrum, better_order, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM, SequenceModel
 from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, ridge_path
 
@@ -669,9 +669,9 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
     (True, False)
     """
     order = one_of("order", order, _ORDERS)
+    samples = CheckedSamples.of(x, y)
     if order == "auto":
-        first, second = order_evidence(x, y)
-        order = "first" if first >= second else "second"
+        order = "first" if better_order(samples) == "evidence" else "second"
 
     def features(layer: Layer) -> Features:
         def of_half(x_half: np.ndarray, y_half: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -683,7 +683,7 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
 
         return of_half
 
-    return dataclasses.replace(compare_features(features(base), features(rival), x, y), order=order)
+    return dataclasses.replace(_compare(features(base), features(rival), samples, y), order=order)
 
 
 def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
@@ -705,10 +705,13 @@ def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike
     >>> compare_features(mean, power, x, (x**2).mean(axis=1)).better
     True
     """
-    inputs = check_inputs(x)  # (P L D)
+    return _compare(base, rival, CheckedSamples.of(x, y), y)
+
+
+def _compare(base: Features, rival: Features, samples: CheckedSamples, y: ArrayLike) -> Comparison:
+    inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
     if len(inputs) < _MIN_SAMPLES:
         raise ValueError(f"x must hold at least {_MIN_SAMPLES} sequences to be split, got {len(inputs)}")
-    target = standardise_targets(y, len(inputs))  # (P K)
     labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     halves = np.zeros(len(inputs), bool)
     halves[np.lexsort(target.T)[::2]] = True
@@ -791,11 +794,12 @@ def label_noise(kernels: ArrayLike, x: ArrayLike, y: ArrayLike) -> float:
     [True, True]
     """
     rows = np.atleast_2d(real_array("kernels", kernels, ndim=(1, 2), what="(H, L)"))
-    inputs = check_inputs(x)  # (P L D)
+    samples = CheckedSamples.of(x, y)
+    inputs = samples.inputs  # (P L D)
     if inputs.shape[1] != rows.shape[1]:
         raise ValueError(f"x must have the kernels' length {rows.shape[1]}, got shape {inputs.shape}")
     features = np.einsum("pld,lm->pdm", inputs, feature_root(layer_matrix(rows))).reshape(len(inputs), -1)
-    path = ridge_path(features - features.mean(axis=0), standardise_targets(y, len(inputs)))
+    path = ridge_path(features - features.mean(axis=0), samples.targets)
     return float(path.ridges[path.best])
 
 

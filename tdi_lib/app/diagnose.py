@@ -15,8 +15,15 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import check_inputs, evenly, lengths_of, positive_int, real_number, standardise_targets
-from tdi_lib.spectrum import ENOUGH, TaskSpectrum, estimate_task_spectrum, evidence_of_orders, order_evidence
+from tdi_lib.samples import CheckedSamples, lengths_of, positive_int, real_number, standardise_targets
+from tdi_lib.spectrum import (
+    ENOUGH,
+    TaskSpectrum,
+    estimate_task_spectrum,
+    evidence_of_both,
+    evidence_of_orders,
+    order_evidence,
+)
 from tdi_lib.ssm import DiagonalSSM
 from tdi_lib.tdi import (
     Comparison,
@@ -320,14 +327,10 @@ def spectral_structure(x: ArrayLike, y: ArrayLike, *, n_permutations: int = 199,
     """
     n_permutations = positive_int("n_permutations", n_permutations)
     generator = np.random.default_rng(positive_int("seed", seed, minimum=0))
-    inputs = check_inputs(x)
-    target = standardise_targets(y, len(inputs))  # (P K)
-    first, second = order_evidence(inputs, y)
-    if len(inputs) > ENOUGH:
-        keep = evenly(target, ENOUGH)
-        inputs, target = inputs[keep], target[keep]
-    orders = [np.arange(len(target)), *(generator.permutation(len(target)) for _ in range(n_permutations))]
-    both = np.maximum(*evidence_of_orders(inputs, target[np.array(orders)]))
+    samples = CheckedSamples.of(x, y).at_most(ENOUGH)
+    first, second = evidence_of_both(samples)
+    orders = [np.arange(len(samples)), *(generator.permutation(len(samples)) for _ in range(n_permutations))]
+    both = np.maximum(*evidence_of_orders(samples.inputs, samples.targets[np.array(orders)]))
     as_large = int((both[1:] >= both[0] - 1e-12).sum())
     return Structure(first, second, (1 + as_large) / (1 + n_permutations), n_permutations)
 
