@@ -513,7 +513,11 @@ def _placed(
     evenly = -decay + 1j * (centres[:, None] + offsets)
     residues = _focused_weights(evenly, centres, np.zeros(_N_CENTRES), input_power=input_power)
     atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
-    mixture, _ = scipy.optimize.nnls(atoms.T, importance)
+    # Below L = 2 _N_CENTRES a constant importance is met exactly by many mixtures, and rounding would choose among
+    # them: take the smallest.
+    constant = np.ptp(importance) <= 1e-9 * importance.max()
+    ridge = 1e-4 * constant * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
+    mixture, _ = scipy.optimize.nnls(np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)]))
 
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()

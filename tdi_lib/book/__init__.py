@@ -1,1 +1,1 @@
-"""What every chapter of the book uses: claims and one look for figures."""
+"""What the book needs and the mathematics does not: claims, figures, and how outputs are compared."""
