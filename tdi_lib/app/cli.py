@@ -222,7 +222,7 @@ def book(show: bool) -> None:
 def sweep(arguments: tuple[str, ...]) -> None:
     """Run STUDY, a study of the book, or what is missing of it.
 
-    All that follows goes to tdi_lib.study.trial; --help says what it takes. Needs the extra "train".
+    All that follows goes to tdi_lib.study.sweep; --help says what it takes. Needs the extra "train".
 
     \b
     Example:
@@ -232,7 +232,7 @@ def sweep(arguments: tuple[str, ...]) -> None:
     if missing:
         raise ImportError(f"tdi sweep needs {', '.join(missing)}: pip install 'tdi-lib[train]'")
     # a process of its own: its workers are spawned, and they must find the module under its own name
-    sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.study.trial", *arguments], check=False).returncode)
+    sys.exit(subprocess.run([sys.executable, "-m", "tdi_lib.study.sweep", *arguments], check=False).returncode)
 
 
 def data_words(context: click.Context) -> str:
