@@ -458,6 +458,14 @@ def test_key_follows_every_archive():
     assert len(keys) == 4 and near.key == archive.sha256[:12]
 
 
+def test_generated_sets_are_kept_until_their_version_changes(monkeypatch):
+    made = [spec for spec in sets._SETS.values() if not spec.archives]
+    before = {spec.key for spec in made}
+    assert len(made) > 3 and len(before) == 1
+    monkeypatch.setattr(sets, "_GENERATED", sets._GENERATED + 1)
+    assert before.isdisjoint(spec.key for spec in made)
+
+
 def test_what_was_read_must_have_the_recorded_sizes(fetch, monkeypatch, tmp_path):
     monkeypatch.setitem(sets._SETS, "tiny", dataclasses.replace(sets._SETS["tiny"], shape=Shape(600, 4, 4, 1, 2)))
     with pytest.raises(ValueError, match=r"tiny should hold Shape\(.*length=4.* has Shape\(.*length=3"):

@@ -50,6 +50,7 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     better than S4D-Lin; ``validation``, the lowest validation loss; and ``plain``, whether the run differs from its
     partner in ``init`` alone. Runs without a partner are left out.
 
+    >>> import dataclasses
     >>> row = dataclasses.asdict(Trial("forda", 200, 0, "lin")) | {"loss": 0.3, "accuracy": 0.9}
     >>> with_gain(pd.DataFrame([row, row | {"init": "tdi", "loss": 0.15}])).gain.round(2).tolist()
     [0.0, 0.69]
