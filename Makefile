@@ -39,11 +39,8 @@ test-pages: pages ## the pages and the notebooks' form alone
 test-notebooks: .venv/stamp ## run every notebook again and compare with what is recorded
 	ATEN_CPU_CAPABILITY=default OMP_NUM_THREADS=1 $(NBVAL) $(SHARED)
 
-test-cpus: .venv/stamp ## the same on two instruction sets, with one thread and with two
-	for threads in 1 2; do \
-	  OMP_NUM_THREADS=$$threads $(NBVAL) && \
-	  OMP_NUM_THREADS=$$threads ATEN_CPU_CAPABILITY=default $(NBVAL) || exit 1; \
-	done
+test-cpus: .venv/stamp ## the same as other processors would (CORNERS="prescott jitter", or all that this one can play)
+	$(BIN)/python tests/corners.py $(CORNERS) -- $(NBVAL) $(SHARED)
 
 sweep: .venv/stamp ## run a study, or what is missing of it (STUDY=name WORKERS=2, or SCHEDULER=tcp://host:8786; TOGETHER=64 on a GPU)
 	$(BIN)/python -m tdi_lib.study.sweep $(STUDY) results/$(STUDY).parquet \
@@ -71,10 +68,18 @@ lock: .venv/stamp ## write the versions installed now to constraints.txt
 clean: ## remove what was built; .venv stays
 	rm -rf _build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+# uv finds out whether there is an NVIDIA driver and takes the matching build of torch from PyTorch's own index. Where that
+# is out of reach (the probe answers in a second) or UV_TORCH_BACKEND is set, nothing is chosen here.
 .venv/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" uv # this pip resumes a broken download of data
-	# bytecode at once: where Python may not keep it, each of the many processes would compile torch anew
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --compile-bytecode -c constraints.txt -e '.[cli,train,book,test]'
+	@# bytecode at once: where Python may not keep it, each of the many processes would compile torch anew
+	@export VIRTUAL_ENV=.venv backend="--torch-backend auto"; \
+	if [ -n "$$UV_TORCH_BACKEND" ]; then backend=; \
+	elif ! UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=0 $(BIN)/uv pip install --quiet --dry-run $$backend -c constraints.txt torch \
+	  2> /dev/null; then backend=; \
+	  echo "PyTorch's own index is out of reach: taking the build of torch there is (on Linux it may bring CUDA libraries)"; \
+	fi; \
+	$(BIN)/uv pip install --compile-bytecode $$backend -c constraints.txt -e '.[cli,train,book,test]'
 	touch $@

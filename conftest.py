@@ -24,6 +24,15 @@ from tdi_lib.book.claims import MIME, Claim, bundle, compare, glued  # noqa: E40
 from tdi_lib.book.outputs import differences  # noqa: E402
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case by its argument where its value would make a poor name: bytes (gzip's hold the time) and long texts.
+
+    pytest numbers the cases that come out alike, so an id depends on nothing but the source.
+    """
+    plain = isinstance(val, str) and len(val) <= 40 and val.isprintable()
+    return argname if isinstance(val, str | bytes) and not plain else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if type(item).__name__ == "IPyNbCell":

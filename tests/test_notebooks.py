@@ -94,7 +94,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": KERNEL})
     sources = [
         'profile = "book"',
-        "print(0.123)",
+        "print('error 0.123, lower in 3 of 4')",
         "%matplotlib inline\nimport matplotlib.pyplot as plt\nfig, ax = plt.subplots()",
         'from tdi_lib.book.claims import claim\nclaim("C1.x", 0.5, 0.5, 0.01, "here", digits=4)',
     ]
@@ -145,8 +145,12 @@ def report(executed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     cases = {
         "untouched": executed,
         "within": drifted(executed, 0.505),
-        "digit": edited(executed, "0.123", "0.124"),
+        "unit": edited(executed, "0.123", "0.124"),
+        "digit": edited(executed, "0.123", "0.125"),
+        "count": edited(executed, "3 of 4", "4 of 4"),
+        "word": edited(executed, "lower", "higher"),
         "drift": drifted(executed, 0.52),
+        "verdict": edited(drifted(executed, 0.505), "holds", "fails"),
         "box": edited(executed, "<dd>0.5</dd>", "<dd>0.6</dd>"),
         "glue": edited(executed, 'text/plain": "0.5"', 'text/plain": "0.6"'),
     }
@@ -156,11 +160,11 @@ def report(executed: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "--nbval", "--color=no", "-rfp", "-p"]
     done = subprocess.run([*command, "no:cacheprovider"], cwd=folder, capture_output=True, text=True, check=False)
-    assert "4 failed, 20 passed" in done.stdout, done.stdout + done.stderr
+    assert "7 failed, 33 passed" in done.stdout, done.stdout + done.stderr
     return done.stdout
 
 
-@pytest.mark.parametrize("case", ["untouched", "within"])
+@pytest.mark.parametrize("case", ["untouched", "within", "unit"])
 def test_what_agrees_passes(case: str, report: str) -> None:
     assert f"FAILED {case}.ipynb" not in report
     assert report.count(f"PASSED {case}.ipynb") == 4
@@ -169,7 +173,10 @@ def test_what_agrees_passes(case: str, report: str) -> None:
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("digit.ipynb::Cell 1", "0.124"),
+        ("digit.ipynb::Cell 1", "stdout: 0.125 became 0.123 in 'error 0.123, lower in 3 of 4'"),
+        ("count.ipynb::Cell 1", "stdout: 4 became 3"),
+        ("word.ipynb::Cell 1", "stdout: higher became lower"),
+        ("verdict.ipynb::Cell 3", "C1.x: what is shown is not what is recorded"),
         ("drift.ipynb::Cell 3", "C1.x: value 0.52 became 0.5"),
         ("box.ipynb::Cell 3", "C1.x: what is shown is not what is recorded"),
         ("glue.ipynb::Cell 3", "C1.x: what is glued is not what is recorded"),
