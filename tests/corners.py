@@ -3,9 +3,9 @@
     python tests/corners.py [CORNER ...] -- COMMAND ...     # all corners this processor can play, or those named
     python tests/corners.py --draw 2 KEY                    # names two of them, drawn by the key
 
-The matrix has five axes: the kernels of OpenBLAS (NumPy's and SciPy's linear algebra), those of torch, NumPy's own loops,
-the threads, and the noise of ``jitter.py``. Each corner sets all of them; together they show every value at least once
-with one thread and once with two.
+The matrix has five axes: the kernels of OpenBLAS (NumPy's and SciPy's linear algebra), those of torch, NumPy's own
+loops, the threads, and the noise of ``jitter.py``. Each corner sets all of them; together they show every value at
+least once with one thread and once with two.
 """
 
 from __future__ import annotations
@@ -58,9 +58,7 @@ def playable() -> list[str]:
         flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="ignore").split()
     except OSError:  # not Linux: what the libraries would check themselves
         flags = []
-    return [
-        name for name, axes in CORNERS.items() if all(NEEDS.get(value, "") in ("", *flags) for value in axes)
-    ]
+    return [name for name, axes in CORNERS.items() if all(NEEDS.get(value, "") in ("", *flags) for value in axes)]
 
 
 def main(arguments: list[str]) -> int:
