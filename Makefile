@@ -46,7 +46,7 @@ test-cpus: .venv/stamp ## the same as other processors would (CORNERS="prescott 
 	$(BIN)/python tests/corners.py $(CORNERS) -- $(NBVAL) $(SHARED)
 
 sweep: .venv/stamp ## run a study, or what is missing of it (STUDY=name WORKERS=2, or SCHEDULER=tcp://host:8786; TOGETHER=64 on a GPU)
-	$(BIN)/python -m tdi_lib.trials $(STUDY) results/$(STUDY).parquet \
+	$(BIN)/python -m tdi_lib.study.sweep $(STUDY) results/$(STUDY).parquet \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(SCHEDULER),--scheduler $(SCHEDULER)) $(if $(TOGETHER),--together $(TOGETHER))
 
 check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of the repository
@@ -54,6 +54,7 @@ check: .venv/stamp ## style of code and notebooks, types, spelling, hygiene of t
 	$(BIN)/ruff format --check
 	$(BIN)/mypy tdi_lib
 	$(BIN)/codespell
+	$(BIN)/lint-imports
 	$(PYTEST) tests/test_repository.py
 
 format: .venv/stamp ## put code and notebooks into the one style

@@ -20,10 +20,10 @@ def shapes_only(function: Any) -> Any:
 
 
 # Before any import of these modules.
-install_import_hook(["tdi_lib.ssm", "tdi_lib.model"], "conftest.shapes_only")
+install_import_hook(["tdi_lib.ssm"], "conftest.shapes_only")
 
+from tdi_lib.book.claims import MIME, Claim, bundle, compare, glued  # noqa: E402
 from tdi_lib.book.outputs import differences  # noqa: E402
-from tdi_lib.ledger import MIME, Claim, bundle, compare, glued  # noqa: E402
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

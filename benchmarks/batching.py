@@ -23,10 +23,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tdi_lib.model import SequenceModel
-from tdi_lib.tasks import four_tones
+from tdi_lib.data.synthetic import four_tones
+from tdi_lib.records import provenance
+from tdi_lib.ssm import SequenceModel
 from tdi_lib.training import fit, fit_many
-from tdi_lib.trials import provenance
 
 LENGTH = 512
 

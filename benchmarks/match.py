@@ -25,8 +25,8 @@ import torch
 from tqdm import tqdm
 
 from tdi_lib import DiagonalSSM, TaskSpectrum
-from tdi_lib.matching import MatchReport, match_power_spectrum_, spectral_loss
-from tdi_lib.trials import provenance
+from tdi_lib.records import provenance
+from tdi_lib.tdi import MatchReport, match_power_spectrum_, spectral_loss
 
 H, D_STATE, LENGTH = 128, 64, 1024
 STEPS = 300

@@ -23,10 +23,10 @@ import scipy.fft
 from scipy.sparse.linalg import LinearOperator
 from tqdm import tqdm
 
-from tdi_lib import toeplitz
+from tdi_lib import theory
+from tdi_lib.records import provenance
 from tdi_lib.ssm import INITIALISATIONS, seeded_ssm
 from tdi_lib.theory import kernel_spectrum
-from tdi_lib.trials import provenance
 
 # length: (steps, state sizes, channels)
 DENSE = {
@@ -54,7 +54,7 @@ def dense_rows() -> pd.DataFrame:
     for seed, (length, init, dt, d_state) in enumerate(tqdm(cases, unit="model")):
         ssm = seeded_ssm(DENSE[length][2], d_state, seed=1000 + seed, init=init, dt_min=dt, dt_max=dt)
         for kernel in ssm.kernel(length).numpy():
-            result = toeplitz.compare_toeplitz(kernel)
+            result = theory.compare_toeplitz(kernel)
             rows.append(
                 {"init": init, "dt": dt, "d_state": d_state, "length": length, "seed": 1000 + seed}
                 | {"distance": result.distance, "bound": result.bound}
@@ -78,24 +78,24 @@ def excess(kernel: np.ndarray, n_probes: int) -> np.ndarray:
     power = np.abs(scipy.fft.rfft(kernel)) ** 2
     around = lambda x: scipy.fft.irfft(scipy.fft.rfft(x.T) * power, length).T  # noqa: E731
     circulant = LinearOperator((length, length), dtype=float, matvec=around, matmat=around)
-    causal = toeplitz.convolution_operator(kernel)
+    causal = theory.convolution_operator(kernel)
     signs = np.random.default_rng(0).integers(0, 2, (n_probes, length)).T * 2.0 - 1
     sums = []
     for operator in (causal.T @ causal, circulant):
-        nodes, weights = toeplitz.lanczos_measure(operator, signs, 64)
+        nodes, weights = theory.lanczos_measure(operator, signs, 64)
         sums.append((weights * bend(nodes, kernel)).sum(axis=1))
     return sums[0] - sums[1]
 
 
 def measure(method: str, length: int) -> dict:
     kernel = channel(length)
-    toeplitz.toeplitz_singular_values(kernel[:16])  # libraries loaded
+    theory.toeplitz_singular_values(kernel[:16])  # libraries loaded
     row: dict = {"method": method, "length": length}
     seconds = []
     for _ in range(3 if length <= 2**14 and (method, length) != ("dense", 4096) else 1):
         start = time.perf_counter()
         if method == "dense":
-            eta, counts = toeplitz.toeplitz_singular_values(kernel) ** 2, np.ones(length)
+            eta, counts = theory.toeplitz_singular_values(kernel) ** 2, np.ones(length)
         else:
             spectrum = kernel_spectrum(kernel, method="fast")
             eta, counts = spectrum.eigenvalues, spectrum.counts
@@ -103,7 +103,7 @@ def measure(method: str, length: int) -> dict:
     row |= {"seconds": float(np.median(seconds)), "mean": float(counts @ bend(eta, kernel) / length)}
     start = time.perf_counter()
     if method == "fast":
-        extremes = toeplitz.extreme_singular_values(kernel)
+        extremes = theory.extreme_singular_values(kernel)
         row |= {"largest_low": extremes.largest[0], "largest_high": extremes.largest[1]}
         row |= {"kept_low": extremes.smallest_kept[0], "kept_high": extremes.smallest_kept[1]}
         row |= {"n_fallen": -1 if extremes.n_fallen is None else extremes.n_fallen}

@@ -8,7 +8,9 @@ compare with; ``--record`` alone writes those.
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -16,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,6 +26,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
+MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)
 ENVIRONMENT = {
     "PYTHONHASHSEED": "0",
     "SOURCE_DATE_EPOCH": "1767225600",  # dates in figures and pages: one fixed day
@@ -51,19 +54,78 @@ def file_digests(paths: Iterator[Path] | list[Path], root: Path) -> dict[str, st
     }
 
 
-def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT) -> str:
-    """What an execution depends on: code, library, the results replayed, the profile.
+class Code:
+    """Our own modules below a folder: what each is, and which of the others it imports."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = {}
+        for path in sorted((root / "tdi_lib").rglob("*.py")):
+            parts = path.relative_to(root).with_suffix("").parts
+            self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+        self.trees = {name: _runs(path.read_text("utf-8")) for name, path in self.files.items()}
+        self.lazy: dict[str, str] = {}  # names that the package fetches when they are asked for, and their modules
+        for node in self.trees["tdi_lib"].body if "tdi_lib" in self.trees else []:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_HOMES":
+                self.lazy = {name: f"tdi_lib.{home}" for name, home in ast.literal_eval(node.value).items()}
+        self.imports = {name: self.imported(tree) for name, tree in self.trees.items()}
+        self.digests = {name: digest(ast.dump(tree)) for name, tree in self.trees.items()}
+
+    def imported(self, tree: ast.AST) -> set[str]:
+        """Our modules that the code imports, in a function too, or runs by ``python -m``."""
+        names: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+                if "tdi_lib" in names:  # with the package comes whatever it can be asked for
+                    names.update(self.lazy.values())
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.update([node.module, *(f"{node.module}.{alias.name}" for alias in node.names)])
+                names.update(self.lazy.get(alias.name, "") for alias in node.names if node.module == "tdi_lib")
+            elif isinstance(node, ast.List):
+                words = [each.value if isinstance(each, ast.Constant) else None for each in node.elts]
+                for flag, name in itertools.pairwise(words):
+                    names.update([name, f"{name}.__main__"] if flag == "-m" and isinstance(name, str) else [])
+        parts = [name.split(".") for name in names]  # and every package on the way
+        return {".".join(each[:end]) for each in parts for end in range(1, len(each) + 1)} & self.files.keys()
+
+    def behind(self, sources: Iterable[str]) -> dict[str, str]:
+        """Digests of all modules that these cells run on, as code: comments and docstrings do not count."""
+        try:
+            waiting = set[str]().union(*(self.imported(_runs(re.sub(MAGIC, "", each))) for each in sources))
+        except SyntaxError:  # no Python to us: then it may run on anything
+            waiting = set(self.files)
+        known: set[str] = set()
+        while waiting:
+            known.add(name := waiting.pop())
+            waiting |= self.imports[name] - known
+        return {name: self.digests[name] for name in sorted(known)}
+
+
+def _runs(source: str) -> ast.Module:
+    """What runs of it: no docstrings, but for those that a decorator may read, and nothing for type checkers alone."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if not getattr(node, "decorator_list", []) and ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+    return tree
+
+
+def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT, code: Code | None = None) -> str:
+    """What an execution depends on: its code, the modules behind its imports, the results replayed, the profile.
 
     Prose is left out on purpose: editing it calls for new pages, not for new numbers.
     """
     # nbformat allows a source as one text or as a list of lines.
     cells = [("".join(cell["source"]), cell["metadata"]) for cell in code_cells(notebook)]
+    sources = [source for source, _ in cells]
     results: list[Path] = []
-    for name in re.findall(r"results/[\w./-]*", "\n".join(source for source, _ in cells)):
+    for name in re.findall(r"results/[\w./-]*", "\n".join(sources)):
         path = root / name.rstrip(".")
         results += path.rglob("*") if path.is_dir() else [path]
-    library = file_digests((root / "tdi_lib").rglob("*.py"), root)
-    return digest([cells, library, file_digests(results, root), profile])
+    return digest([cells, (code or Code(root)).behind(sources), file_digests(results, root), profile])
 
 
 def output_key(notebook: dict[str, Any]) -> str:
@@ -148,10 +210,10 @@ def execute_changed(profile: str, *, force: bool, only: str | None, root: Path =
     target = build / profile / "notebooks"
     record_path = build / "execution.json"
     record = json.loads(record_path.read_text()) if record_path.exists() else {}
-    keys = {}
+    code, keys = Code(root), {}
     # The largest first: two at a time then end together.
     for source in sorted((root / "notebooks").glob("*.ipynb"), key=lambda path: -path.stat().st_size):
-        done, key, name = target / source.name, input_key(read(source), profile, root), source.stem
+        done, key, name = target / source.name, input_key(read(source), profile, root, code), source.stem
         fresh = done.exists() and record.get(f"{profile}/{name}") == [key, output_key(read(done))]
         if only in (None, name) and (force or not fresh):
             keys[source] = key
@@ -177,6 +239,10 @@ def mirror(profile: str | None, root: Path = ROOT) -> Path:
     for path in sources:
         if path.is_file() and "__pycache__" not in path.parts:
             place(target / path.relative_to(root), path.read_bytes())
+    for folder in ("book", "notebooks"):  # a page that is no more
+        for path in (target / folder).rglob("*"):
+            if path.is_file() and not (root / path.relative_to(target)).exists():
+                path.unlink()
     for source in (root / "notebooks").glob("*.ipynb"):
         done = target / "notebooks" / source.name
         if profile in ("book", None):

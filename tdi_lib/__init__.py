@@ -4,14 +4,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tdi_lib.diagnose import Diagnosis
-    from tdi_lib.matching import MatchReport, match_power_spectrum_, tdi_init_
-    from tdi_lib.model import S4DLayer, SequenceModel
-    from tdi_lib.readers import ReadError, Samples, read
+    from tdi_lib.app.diagnose import Diagnosis
+    from tdi_lib.app.files import ReadError, Samples, read
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
-    from tdi_lib.ssm import DiagonalSSM
-    from tdi_lib.theory import kernel_spectrum, learning_curve, ssm_kernel
-    from tdi_lib.toeplitz import toeplitz_singular_values
+    from tdi_lib.ssm import DiagonalSSM, S4DLayer, SequenceModel
+    from tdi_lib.tdi import MatchReport, match_power_spectrum_, tdi_init_
+    from tdi_lib.theory import kernel_spectrum, learning_curve, ssm_kernel, toeplitz_singular_values
 
 __all__ = [
     "Diagnosis",
@@ -34,22 +32,22 @@ __all__ = [
 
 # Where each name lives. It is fetched when it is first asked for (PEP 562), so that an import costs what it uses.
 _HOMES = {
-    "Diagnosis": "diagnose",
+    "Diagnosis": "app.diagnose",
     "DiagonalSSM": "ssm",
-    "MatchReport": "matching",
-    "ReadError": "readers",
-    "S4DLayer": "model",
-    "Samples": "readers",
-    "SequenceModel": "model",
+    "MatchReport": "tdi",
+    "ReadError": "app.files",
+    "S4DLayer": "ssm",
+    "Samples": "app.files",
+    "SequenceModel": "ssm",
     "TaskSpectrum": "spectrum",
     "estimate_task_spectrum": "spectrum",
     "kernel_spectrum": "theory",
     "learning_curve": "theory",
-    "match_power_spectrum_": "matching",
-    "read": "readers",
+    "match_power_spectrum_": "tdi",
+    "read": "app.files",
     "ssm_kernel": "theory",
-    "tdi_init_": "matching",
-    "toeplitz_singular_values": "toeplitz",
+    "tdi_init_": "tdi",
+    "toeplitz_singular_values": "theory",
 }
 
 

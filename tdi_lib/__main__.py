@@ -10,7 +10,7 @@ def main() -> None:
     except ImportError:
         print("tdi needs the extra cli: pip install 'tdi-lib[cli]'", file=sys.stderr)
         sys.exit(2)
-    from tdi_lib.cli import cli
+    from tdi_lib.app.cli import cli
 
     cli(prog_name="tdi")
 

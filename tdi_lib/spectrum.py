@@ -17,12 +17,13 @@ import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
+from tdi_lib.samples import one_of, positive_int, real_array, real_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+from tdi_lib.samples import CheckedSamples, evenly
 
-__all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "lengths_of", "order_evidence"]
+__all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "order_evidence"]
 
 METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discriminative", "flat")
 """Estimators of :func:`estimate_task_spectrum`."""
@@ -39,8 +40,6 @@ N_CEPSTRAL = 32
 TOLERANCE = 0.1  # nats that one more step would have to bring
 MAX_WORK = 2**24
 ENOUGH = 400  # samples to tell the order of a task
-MIN_LENGTH = 8
-MIN_SAMPLES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ class TaskSpectrum:
 
     def __post_init__(self) -> None:
         for name in ("omega", "power", "input_power"):
-            array = _checks.real_array(name, getattr(self, name), ndim=(1,), what="(F,)")
+            array = real_array(name, getattr(self, name), ndim=(1,), what="(F,)")
             object.__setattr__(self, name, array)
             if array.shape != self.omega.shape:
                 raise ValueError(f"{name} must have omega's shape {self.omega.shape}, got {array.shape}")
@@ -154,21 +153,21 @@ def estimate_task_spectrum(
     >>> spectrum.method, round(float(spectrum.omega[spectrum.power.argmax()]), 1)
     ('evidence', 1.2)
     """
-    method = _checks.choice("method", method, METHODS)
-    smoothing = _checks.positive_int("smoothing", smoothing)
+    method = one_of("method", method, METHODS)
+    smoothing = positive_int("smoothing", smoothing)
     if floor is not None:
-        floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
-    inputs, ends = check_inputs(x, lengths), check_lengths(x, lengths)  # (P L D)
-    if y is not None:
-        target = standardise_targets(y, len(inputs))  # (P K)
-    elif method not in UNSUPERVISED:
+        floor = real_number("floor", floor, low=0.0, high=1.0)
+    samples = CheckedSamples.without_targets(x, lengths) if y is None else CheckedSamples.of(x, y, lengths)
+    if y is None and method not in UNSUPERVISED:
         raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
-    if method == "auto":
-        method = better_order(inputs, target, ends)
+    return _estimate(samples, better_order(samples) if method == "auto" else method, smoothing, floor)
 
-    n_samples, smooth = len(inputs), smoother(smoothing)
+
+def _estimate(samples: CheckedSamples, method: str, smoothing: int, floor: float | None) -> TaskSpectrum:
+    inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
+    n_samples, smooth = len(samples), smoother(smoothing)
     if method in TAPERED:  # the input's power
-        periodogram = periodograms(inputs, ends)  # (P F D)
+        periodogram = periodograms(inputs, samples.ends)  # (P F D)
         s_u = smooth(periodogram.mean(axis=0))
         if method == "evidence":
             s_u = positive(s_u)
@@ -362,22 +361,20 @@ def order_evidence(x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = No
     standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
-    inputs = check_inputs(x, lengths)
-    return _order_evidence(inputs, standardise_targets(y, len(inputs)), check_lengths(x, lengths))
+    return evidence_of_both(CheckedSamples.of(x, y, lengths))
 
 
-def better_order(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> str:
-    """``evidence`` or ``discriminative``."""
-    first, second = _order_evidence(inputs, target, ends)
-    return "evidence" if first >= second else "discriminative"
-
-
-def _order_evidence(inputs: np.ndarray, target: np.ndarray, ends: np.ndarray | None) -> tuple[float, float]:
-    if len(inputs) > ENOUGH:
-        keep = evenly(target, ENOUGH)
-        inputs, target, ends = inputs[keep], target[keep], None if ends is None else ends[keep]
-    first, second = evidence_of_orders(inputs, target[None], ends)
+def evidence_of_both(samples: CheckedSamples) -> tuple[float, float]:
+    """:func:`order_evidence` of what is checked."""
+    samples = samples.at_most(ENOUGH)
+    first, second = evidence_of_orders(samples.inputs, samples.targets[None], samples.ends)
     return float(first[0]), float(second[0])
+
+
+def better_order(samples: CheckedSamples) -> str:
+    """``evidence`` or ``discriminative``."""
+    first, second = evidence_of_both(samples)
+    return "evidence" if first >= second else "discriminative"
 
 
 def evidence_of_orders(
@@ -395,11 +392,6 @@ def evidence_of_orders(
     return first, _evidence(logs @ logs.T, targets)
 
 
-def evenly(target: np.ndarray, count: int) -> np.ndarray:
-    """As many samples, evenly spaced in the order of their targets: every class and every value keeps its share."""
-    return np.lexsort(target.T)[np.linspace(0, len(target) - 1, count).astype(int)]
-
-
 def _evidence(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """Largest log marginal likelihood per sample and target of y ~ N(0, s (gram + r I)) over s and r (R,)."""
     values, vectors = np.linalg.eigh(gram / np.trace(gram) * len(gram))
@@ -407,133 +399,6 @@ def _evidence(gram: np.ndarray, targets: np.ndarray) -> np.ndarray:
     total = np.maximum(values, 0) + np.logspace(-3, 3, 25)[:, None]  # (ratios P)
     scale = projected @ (1 / total).T / len(gram)  # (R ratios)
     return (-0.5 * (1 + np.log(2 * math.pi * scale) + np.log(total).mean(axis=1))).max(axis=1)
-
-
-def check_lengths(
-    x: ArrayLike, lengths: ArrayLike | None, *, name: str = "lengths", of: str = "x", minimum: int = MIN_LENGTH
-) -> np.ndarray | None:
-    """Check the lengths (P,) of the sequences ``x``; None if all are whole."""
-    if lengths is None:
-        return None
-    n_samples, longest = np.shape(x)[:2]
-    try:
-        ends = np.asarray(lengths.detach().cpu() if hasattr(lengths, "detach") else lengths)
-    except ValueError as error:  # ragged nested lists
-        raise ValueError(f"{name} must be {n_samples} integers, got a ragged sequence") from error
-    if ends.shape != (n_samples,) or ends.dtype.kind not in "iu":
-        raise ValueError(
-            f"{name} must be {n_samples} integers, one per sequence of {of}, got {ends.dtype} {ends.shape}"
-        )
-    if ends.min() < minimum or ends.max() > longest:
-        raise ValueError(f"{name} must lie in [{minimum}, {longest}], got [{ends.min()}, {ends.max()}]")
-    return None if (ends == longest).all() else ends
-
-
-def lengths_of(x: ArrayLike) -> np.ndarray | None:
-    """Where sequences (P, L) or (P, L, D) end that are padded with NaN (P,); None if all are whole.
-
-    Raises:
-        ValueError: if a NaN stands anywhere but at the end, or in some channels only.
-
-    >>> lengths_of([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]])
-    array([3, 1])
-    """
-    inputs = _checks.real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)", finite=False)
-    missing = np.isnan(inputs.reshape(*inputs.shape[:2], -1))  # (P L D)
-    if not missing.any():
-        return None
-    ends = inputs.shape[1] - missing.any(axis=2).sum(axis=1)  # (P)
-    odd = ~(missing | (np.arange(inputs.shape[1]) < ends[:, None])[:, :, None]).all(axis=(1, 2))
-    if odd.any():
-        raise ValueError(
-            "x must have NaN at the ends of sequences only, and there in all channels, but has it elsewhere in "
-            f"{odd.sum()} of {len(odd)}, the first at index {odd.argmax()}"
-        )
-    return ends
-
-
-def check_inputs(x: ArrayLike, lengths: ArrayLike | None = None, *, minimum: int = MIN_SAMPLES) -> np.ndarray:
-    """Check and bring to inputs (P, L, D), continued by their own mean from ``lengths`` on."""
-    what = "sequences (P, L) or (P, L, D)"
-    inputs = _checks.real_array("x", x, ndim=(2, 3), what=what, finite=False)
-    inputs = inputs.reshape(*inputs.shape[:2], -1)
-    n_samples, length, _ = inputs.shape
-    if length < MIN_LENGTH:
-        raise ValueError(f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)})")
-    if n_samples < minimum:
-        raise ValueError(f"x must hold at least {minimum} sequences, got {n_samples}")
-    ends = check_lengths(x, lengths)
-    if ends is not None:
-        beyond = (np.arange(length) >= ends[:, None])[:, :, None]
-        inputs = np.where(beyond, inputs[:, :1], inputs)
-    finite = np.isfinite(inputs)
-    if not finite.all():
-        bad = ~finite.all(axis=2)  # (P L)
-        pads = (np.maximum.accumulate(bad, axis=1) == bad).all() and not bad[:, 0].any()
-        raise ValueError(
-            f"x must be finite, got {int((~finite).sum())} NaN or infinite of {inputs.size} values"
-            + (", all at the ends of sequences: if they are padding, say so by lengths" if pads else "")
-        )
-    constant = np.flatnonzero((np.ptp(inputs, axis=1) == 0).all(axis=1))
-    if constant.size:
-        raise ValueError(
-            f"x must hold no constant sequences (they have no spectrum), got {constant.size}, "
-            f"the first at index {constant[0]}"
-        )
-    if minimum > 1 and (inputs == inputs[0]).all():
-        raise ValueError(f"x must hold sequences that differ, got {n_samples} times the same")
-    if ends is not None:
-        mean = np.where(beyond, 0, inputs).sum(axis=1) / ends[:, None]
-        inputs = np.where(beyond, mean[:, None], inputs)
-    return inputs
-
-
-def read_targets(y: ArrayLike, n_samples: int) -> tuple[np.ndarray, bool]:
-    """Check targets of ``n_samples`` sequences: class labels (P,) and True, or real targets (P, K) and False."""
-    if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
-    raw = np.asarray(y)
-    if len(raw.shape) == 0 or len(raw) != n_samples:
-        raise ValueError(f"y must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
-    if raw.ndim > 2:
-        raise ValueError(
-            f"y must be targets (P,) or (P, K), got shape {raw.shape}: of targets at every step take a few, or their "
-            f"mean over time, or pass all as columns, y.reshape(len(y), -1)"
-        )
-    if raw.dtype.kind in "iubU" and raw.ndim == 1:
-        if raw.dtype.kind == "i" and (raw < 0).any():
-            raise ValueError(f"y must be non-negative class labels, got {raw.min()} (pass floats for regression)")
-        return raw, True
-    if raw.dtype.kind in "iu" and not np.isin(raw, (0, 1)).all():
-        raise ValueError(
-            f"y must be class labels (P,), several labels at once (P, K) of 0 and 1, or real targets, got integers "
-            f"of shape {raw.shape} up to {raw.max()} (pass floats for regression)"
-        )
-    return _checks.real_array("y", raw, ndim=(1, 2), what="targets (P,) or (P, K)").reshape(n_samples, -1), False
-
-
-def check_classes(classes: list[Any], n_samples: int) -> None:
-    """Raise unless there are at least two classes, of at least two samples on average."""
-    if len(classes) < 2:
-        raise ValueError(f"y must hold at least two classes, got only {classes}")
-    if len(classes) > n_samples // 2:
-        raise ValueError(
-            f"y must hold at least two samples per class on average, got {len(classes)} classes for "
-            f"{n_samples} samples (pass floats for regression)"
-        )
-
-
-def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
-    """Standardised targets (P, K); class labels become one column per class."""
-    target, labels = read_targets(y, n_samples)
-    if labels:
-        classes, codes = np.unique(target, return_inverse=True)
-        check_classes(classes.tolist(), n_samples)
-        target = np.eye(len(classes))[codes]
-    spread = target.std(axis=0)
-    if (spread == 0).any():
-        raise ValueError(f"y must vary in every column, got constant columns {np.flatnonzero(spread == 0).tolist()}")
-    return (target - target.mean(axis=0)) / spread
 
 
 def periodograms(inputs: np.ndarray, ends: np.ndarray | None = None) -> np.ndarray:

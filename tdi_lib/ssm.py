@@ -1,4 +1,4 @@
-r"""The diagonal state space model: poles in, kernel, frequency response and recurrence out.
+r"""The diagonal state space model: poles in, kernel, frequency response and recurrence out; and deep models of it.
 
 One channel with :math:`N` conjugate pairs of modes, step :math:`\Delta`, zero-order hold:
 
@@ -7,10 +7,11 @@ One channel with :math:`N` conjugate pairs of modes, step :math:`\Delta`, zero-o
     a_n = e^{\Delta A_n}, \qquad b_n = B_n (a_n - 1)/A_n, \qquad
     k_l = 2\,\mathrm{Re} \sum_n C_n b_n a_n^l .
 
-The bilinear (Tustin) and the forward Euler rule change :math:`a_n` only: see :class:`DiagonalSSM`.
+The bilinear (Tustin) and the forward Euler rule change :math:`a_n` only: see :class:`DiagonalSSM`. The model follows
+Gu et al., arXiv 2206.11893. :class:`S4DLayer` and :class:`SequenceModel` are built around it.
 
-Shapes: ``B`` batch, ``H = d_model`` channels, ``N = d_state / 2`` pairs, ``L`` time steps, ``F`` frequencies.
-Angular frequencies ``omega`` are in rad/sample. The model follows Gu et al., arXiv 2206.11893.
+Shapes: ``B`` batch, ``H = d_model`` channels, ``N = d_state / 2`` pairs, ``L`` time steps, ``D`` input channels,
+``F`` frequencies. Angular frequencies ``omega`` are in rad/sample.
 """
 
 import math
@@ -19,14 +20,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
-from tdi_lib import _checks
+from tdi_lib.samples import one_of, positive_int, real_number, real_tensor
 
 __all__ = [
     "INITIALISATIONS",
     "DiagonalSSM",
+    "S4DLayer",
+    "SequenceModel",
     "causal_convolution",
     "poles_dfout",
     "poles_inv",
@@ -37,6 +40,8 @@ __all__ = [
     "poles_scaled",
     "seeded_ssm",
 ]
+
+# ---- poles, kernel, recurrence -------------------------------------------------------------------
 
 
 def poles_lin(n_pairs: int) -> np.ndarray:
@@ -186,17 +191,17 @@ class DiagonalSSM(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.d_model = _checks.positive_int("d_model", d_model)
-        self.d_state = _checks.positive_int("d_state", d_state, minimum=2)
+        self.d_model = positive_int("d_model", d_model)
+        self.d_state = positive_int("d_state", d_state, minimum=2)
         if d_state % 2:
             raise ValueError(f"d_state must be even (conjugate pairs are stored), got {d_state}")
         n_pairs = self.d_state // 2
-        low = _checks.real_number("dt_min", dt_min, low=1e-12)
-        high = _checks.real_number("dt_max", dt_max, low=1e-12)
+        low = real_number("dt_min", dt_min, low=1e-12)
+        high = real_number("dt_max", dt_max, low=1e-12)
         if low > high:
             raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} > {dt_max}")
 
-        self.discretisation = _checks.choice("discretisation", discretisation, tuple(_RULES))
+        self.discretisation = one_of("discretisation", discretisation, tuple(_RULES))
 
         uniform = torch.rand(self.d_model, generator=generator)
         log_dt = uniform * (math.log(high) - math.log(low)) + math.log(low)  # (H)
@@ -222,7 +227,7 @@ class DiagonalSSM(nn.Module):
 
     def _poles(self, init: Any, n_pairs: int) -> np.ndarray:
         if not callable(init):
-            init = INITIALISATIONS[_checks.choice("init", init, tuple(INITIALISATIONS))]
+            init = INITIALISATIONS[one_of("init", init, tuple(INITIALISATIONS))]
         poles = np.asarray(init(n_pairs))
         if poles.shape not in {(n_pairs,), (self.d_model, n_pairs)}:
             raise ValueError(
@@ -297,7 +302,7 @@ class DiagonalSSM(nn.Module):
         >>> abs(ssm.kernel(10)[0, 7].item() / direct - 1) < 1e-12
         True
         """
-        length = _checks.positive_int("length", length)
+        length = positive_int("length", length)
         c = 2 * self.C * self.discretise()[1]
         inner = math.isqrt(length - 1) + 1  # M
         outer = -(-length // inner)  # Q, with Q M >= L
@@ -347,13 +352,13 @@ class DiagonalSSM(nn.Module):
             z = log_pole[:, :, None] - shift  # (H N F), log of a e^{-i omega}
             term = -weight[:, :, None] / torch.expm1(z)
             if length is not None:
-                term = term * -torch.expm1(_checks.positive_int("length", length) * z)
+                term = term * -torch.expm1(positive_int("length", length) * z)
             total = total + term.sum(dim=1)
         return total
 
     def initial_state(self, batch: int) -> Complex[Tensor, "B H N"]:
         """The zero state for :meth:`step`."""
-        batch = _checks.positive_int("batch", batch)
+        batch = positive_int("batch", batch)
         return torch.zeros(batch, *self.C.shape, dtype=self.C.dtype, device=self.C.device)
 
     def step(
@@ -364,7 +369,7 @@ class DiagonalSSM(nn.Module):
 
         Run over a sequence it agrees with the convolution by :meth:`kernel`.
         """
-        _checks.real_tensor("input", input, "B H", {"H": self.d_model})
+        real_tensor("input", input, "B H", {"H": self.d_model})
         if state.shape != (len(input), *self.C.shape):
             expected = (len(input), *self.C.shape)
             raise ValueError(f"state must have shape {expected} (see initial_state), got {tuple(state.shape)}")
@@ -374,7 +379,7 @@ class DiagonalSSM(nn.Module):
 
     def forward(self, u: Float[Tensor, "B H L"]) -> Float[Tensor, "B H L"]:
         """Filter every channel of ``u`` causally by its kernel."""
-        _checks.real_tensor("u", u, "B H L", {"H": self.d_model})
+        real_tensor("u", u, "B H L", {"H": self.d_model})
         return causal_convolution(u, self.kernel(u.shape[-1]))
 
     @torch.no_grad()
@@ -404,6 +409,197 @@ def seeded_ssm(d_model: int, d_state: int = 64, *, seed: int = 0, **options: Any
     >>> seeded_ssm(1, 4).kernel(3).dtype
     torch.float64
     """
-    seed = _checks.positive_int("seed", seed, minimum=0)
+    seed = positive_int("seed", seed, minimum=0)
     ssm = DiagonalSSM(d_model, d_state, generator=torch.Generator().manual_seed(seed), **options)
     return ssm.double().requires_grad_(False)
+
+
+# ---- deep models ---------------------------------------------------------------------------------
+
+
+_POOLINGS = ("mean", "last", "none")
+
+
+class S4DLayer(nn.Module):
+    """Filter each channel, then mix the channels: SSM, feed-through, GELU, gated linear unit (arXiv 2206.11893).
+
+    Args:
+        d_model, d_state, init, dt_min, dt_max, generator: as for :class:`DiagonalSSM`.
+        dropout: probability of zeroing an activation before the mixing.
+        feedthrough: add ``D * u``, one learned weight per channel, to the filter's output.
+
+    >>> layer = S4DLayer(8, 16)
+    >>> layer(torch.zeros(2, 50, 8)).shape  # (B L H) -> (B L H)
+    torch.Size([2, 50, 8])
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 64,
+        *,
+        dropout: float = 0.0,
+        feedthrough: bool = True,
+        init: str | Callable[[int], np.ndarray] = "lin",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.ssm = DiagonalSSM(d_model, d_state, init=init, dt_min=dt_min, dt_max=dt_max, generator=generator)
+        self.D = nn.Parameter(torch.randn(self.ssm.d_model, generator=generator)) if feedthrough else None
+        self.dropout = nn.Dropout(real_number("dropout", dropout, low=0.0, high=1.0))
+        self.mix = _linear(self.ssm.d_model, 2 * self.ssm.d_model, generator)
+
+    def forward(self, x: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
+        """Causal: the output at t depends on the input up to t."""
+        real_tensor("x", x, "B L H", {"H": self.ssm.d_model})
+        y = self.ssm(x.mT).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
+        if self.D is not None:
+            y = y + self.D * x
+        return nn.functional.glu(self.mix(self.dropout(nn.functional.gelu(y))), dim=-1)
+
+
+class SequenceModel(nn.Module):
+    """A sequence in, a vector (or a sequence) out: encoder, prenorm residual S4D blocks, pooling, decoder.
+
+    The first block reads the encoder's output as it is: a layer norm over channels that all carry one scalar input
+    would divide out its amplitude, and the first layer would no longer be a filter of the *data*. The later blocks
+    are prenormed.
+
+    Args:
+        d_input: channels D of the input.
+        d_output: width of the output (classes, or regression targets).
+        d_model, d_state, n_layers: size of the stack.
+        dropout: as in :class:`S4DLayer`.
+        pooling: ``mean`` over time or ``last`` step, giving (B, d_output); ``none`` gives (B, L, d_output).
+        input_skip: whether the raw input may bypass the first filter, through its feed-through and the first residual.
+        init, dt_min, dt_max: as for :class:`DiagonalSSM`, in every layer.
+        generator: source of randomness of all initial values; the global one if omitted.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> model = SequenceModel(1, 10, d_model=8, d_state=16, n_layers=2)
+    >>> model(torch.zeros(4, 784, 1)).shape
+    torch.Size([4, 10])
+    """
+
+    def __init__(
+        self,
+        d_input: int,
+        d_output: int,
+        *,
+        d_model: int = 64,
+        d_state: int = 64,
+        n_layers: int = 4,
+        dropout: float = 0.0,
+        pooling: str = "mean",
+        input_skip: bool = True,
+        init: str | Callable[[int], np.ndarray] = "lin",
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_input = positive_int("d_input", d_input)
+        d_output = positive_int("d_output", d_output)
+        d_model = positive_int("d_model", d_model)
+        n_layers = positive_int("n_layers", n_layers)
+        self.pooling = one_of("pooling", pooling, _POOLINGS)
+        self.input_skip = input_skip
+        self.encoder = _linear(self.d_input, d_model, generator)
+        self.layers = nn.ModuleList(
+            S4DLayer(
+                d_model,
+                d_state,
+                dropout=dropout,
+                feedthrough=input_skip or index > 0,
+                init=init,
+                dt_min=dt_min,
+                dt_max=dt_max,
+                generator=generator,
+            )
+            for index in range(n_layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(n_layers))  # last: final
+        self.dropout = nn.Dropout(dropout)
+        self.decoder = _linear(d_model, d_output, generator)
+
+    @property
+    def ssms(self) -> list[DiagonalSSM]:
+        """The state space models of the layers, first to last."""
+        return [layer.ssm for layer in self.layers]  # type: ignore[misc]
+
+    def forward(
+        self, x: Float[Tensor, "B L D"], lengths: Tensor | None = None
+    ) -> Float[Tensor, "B C"] | Float[Tensor, "B L C"]:
+        """Predict from ``x`` (B, L, D).
+
+        Args:
+            x: sequences, padded at their ends when ``lengths`` is given (the padding may hold anything, NaN included).
+            lengths: (B,) integers in [1, L]; the padding then has no influence on the output.
+        """
+        real_tensor("x", x, "B L D", {"D": self.d_input})
+        mask = None if lengths is None else self._mask(lengths, x)
+        if mask is not None:
+            x = x.masked_fill(~mask[:, :, None], 0.0)
+        h = self.encoder(x)  # (B L H)
+        for index, layer in enumerate(self.layers):
+            y = self.dropout(layer(h if index == 0 else self.norms[index - 1](h)))
+            h = h + y if index > 0 or self.input_skip else y
+        h = self.norms[-1](h)
+        if self.pooling == "mean":
+            h = h.mean(dim=1) if mask is None else (h * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)  # (B H)
+        elif self.pooling == "last":
+            last = -1 if lengths is None else lengths.to(h.device) - 1
+            h = h[torch.arange(len(h), device=h.device), last]  # (B H)
+        return self.decoder(h)
+
+    def _mask(self, lengths: Tensor, x: Tensor) -> Bool[Tensor, "B L"]:
+        lengths = torch.as_tensor(lengths, device=x.device)
+        if lengths.shape != x.shape[:1] or lengths.is_floating_point() or lengths.is_complex():
+            raise ValueError(
+                f"lengths must be integers of shape ({len(x)},), got {tuple(lengths.shape)} {lengths.dtype}"
+            )
+        if lengths.min() < 1 or lengths.max() > x.shape[1]:
+            raise ValueError(f"lengths must lie in [1, {x.shape[1]}], got [{lengths.min()}, {lengths.max()}]")
+        return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+
+    def parameter_groups(self, lr: float, ssm_lr: float = 1e-3, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+        """Groups for any torch optimiser, as S4 trains: poles and steps slowly and never decayed.
+
+        Three groups: weight matrices (``lr``, decayed), biases, norms, C and D (``lr``, not decayed), and the SSMs'
+        A and dt (``min(lr, ssm_lr)``, not decayed).
+
+        >>> model = SequenceModel(1, 2, d_model=8, d_state=4, n_layers=1)
+        >>> [(g["lr"], g["weight_decay"]) for g in model.parameter_groups(1e-2)]
+        [(0.01, 0.01), (0.01, 0.0), (0.001, 0.0)]
+        """
+        lr = real_number("lr", lr, low=0.0)
+        ssm_lr = real_number("ssm_lr", ssm_lr, low=0.0)
+        decay = real_number("weight_decay", weight_decay, low=0.0)
+        state, plain, matrices = [], [], []
+        for name, parameter in self.named_parameters():
+            kind = name.rsplit(".", 1)[-1]
+            if kind in {"log_dt", "log_A_real", "A_imag"}:
+                state.append(parameter)
+            elif kind in {"C_real_imag", "D"} or parameter.ndim < 2:
+                plain.append(parameter)
+            else:
+                matrices.append(parameter)
+        return [
+            {"params": matrices, "lr": lr, "weight_decay": decay},
+            {"params": plain, "lr": lr, "weight_decay": 0.0},
+            {"params": state, "lr": min(lr, ssm_lr), "weight_decay": 0.0},
+        ]
+
+
+def _linear(d_in: int, d_out: int, generator: torch.Generator | None) -> nn.Linear:
+    """A linear map with torch's default law (uniform, +-1/sqrt(d_in)), drawn from an explicit generator."""
+    linear = nn.utils.skip_init(nn.Linear, d_in, d_out)  # spares the global generator
+    bound = d_in**-0.5
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.uniform_(-bound, bound, generator=generator)
+    return linear

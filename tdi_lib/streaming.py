@@ -1,4 +1,4 @@
-r"""The spectrum of a task from data that do not fit into memory: one pass, bounded memory, parts that can be merged.
+"""The spectrum of a task from data that do not fit into memory: one pass, bounded memory, parts that can be merged.
 
 All estimators but one are functions of sums over samples: means and central moments of the spectra, of their
 logarithms and of the targets. A :class:`SpectrumAccumulator` keeps those moments, updated by the formulas of Chan,
@@ -18,20 +18,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tdi_lib import _checks
+from tdi_lib.samples import (
+    MIN_LENGTH,
+    MIN_SAMPLES,
+    CheckedSamples,
+    check_classes,
+    check_inputs,
+    check_lengths,
+    instance_of,
+    one_of,
+    positive_int,
+    read_targets,
+    real_number,
+)
 from tdi_lib.spectrum import (
     ENOUGH,
     METHODS,
-    MIN_LENGTH,
-    MIN_SAMPLES,
     TAPERED,
     UNSUPERVISED,
     TaskSpectrum,
     assemble,
     better_order,
-    check_classes,
-    check_inputs,
-    check_lengths,
     discriminative_importance,
     evidence_importance,
     f_ratio,
@@ -39,15 +46,14 @@ from tdi_lib.spectrum import (
     frequencies,
     periodograms,
     positive,
-    read_targets,
     smoother,
 )
 
 __all__ = ["SpectrumAccumulator", "accumulate", "accumulate_chunks"]
 
-BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of them, whatever the size of a batch
-MAX_CLASSES = 1024  # that may come before two samples of each have
-INDEPENDENT = 1e-12  # least relative eigenvalue of the targets' covariance that counts as a degree of freedom
+_BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of them, whatever the size of a batch
+_MAX_CLASSES = 1024  # that may come before two samples of each have
+_INDEPENDENT = 1e-12  # least relative eigenvalue of the targets' covariance that counts as a degree of freedom
 
 Kind = tuple[str, int, int, int]  # of target (no, numbers, names, real), and L, D, K
 
@@ -87,10 +93,10 @@ class SpectrumAccumulator:
     """
 
     def __init__(self, *, length: int | None = None, reservoir: int = ENOUGH, seed: int = 0, stream: int = 0) -> None:
-        self.length = None if length is None else _checks.positive_int("length", length, minimum=MIN_LENGTH)
-        self.reservoir = _checks.positive_int("reservoir", reservoir, minimum=0)
-        self.seed = _checks.positive_int("seed", seed, minimum=0)
-        self.stream = _checks.positive_int("stream", stream, minimum=0)
+        self.length = None if length is None else positive_int("length", length, minimum=MIN_LENGTH)
+        self.reservoir = positive_int("reservoir", reservoir, minimum=0)
+        self.seed = positive_int("seed", seed, minimum=0)
+        self.stream = positive_int("stream", stream, minimum=0)
         self.streams = frozenset({self.stream})
         self.n_samples = 0
         self._ragged = length is not None
@@ -117,7 +123,7 @@ class SpectrumAccumulator:
         moments = _Moments.none(kind) if self._moments is None else self._moments
         moments.check(kind, np.unique(targets).tolist() if targets is not None and labels else [])
 
-        rows = max(BLOCK // inputs[0].size, 1)
+        rows = max(_BLOCK // inputs[0].size, 1)
         for start in range(0, len(inputs), rows):
             part = slice(start, start + rows)
             moments.absorb(_Moments.of(inputs[part], ends[part], None if targets is None else targets[part], kind))
@@ -142,7 +148,7 @@ class SpectrumAccumulator:
             TypeError, ValueError: naming the argument, if ``other`` is of other data, shares a stream (it would count
                 twice), or keeps another subset.
         """
-        _checks.module("other", other, SpectrumAccumulator)
+        instance_of("other", other, SpectrumAccumulator)
         for name in ("reservoir", "seed"):
             if getattr(self, name) != getattr(other, name):
                 raise ValueError(f"other must have {name} {getattr(self, name)}, got {getattr(other, name)}")
@@ -166,23 +172,23 @@ class SpectrumAccumulator:
 
     def result(self, method: str = "auto", *, smoothing: int = 9, floor: float | None = None) -> TaskSpectrum:
         """The estimate so far; arguments and errors as for :func:`~tdi_lib.spectrum.estimate_task_spectrum`."""
-        method = _checks.choice("method", method, METHODS)
-        smooth = smoother(_checks.positive_int("smoothing", smoothing))
+        method = one_of("method", method, METHODS)
+        smooth = smoother(positive_int("smoothing", smoothing))
         if floor is not None:
-            floor = _checks.real_number("floor", floor, low=0.0, high=1.0)
+            floor = real_number("floor", floor, low=0.0, high=1.0)
         if self._moments is None or self.n_samples < MIN_SAMPLES:
             raise ValueError(f"x must hold at least {MIN_SAMPLES} sequences, got {self.n_samples}")
         moments, n_samples = self._moments, self.n_samples
         moments.check_spread(n_samples, method)
         if method == "auto":
-            method = better_order(*self._samples(method))
+            method = better_order(self._samples(method))
 
         if method in TAPERED:
             s_u = smooth(moments.power / n_samples)
             if method == "evidence":
                 s_u = positive(s_u)
-                inputs, target, _ = self._samples(method)
-                eta, no_signal = evidence_importance(inputs, target, s_u)
+                kept = self._samples(method)
+                eta, no_signal = evidence_importance(kept.inputs, kept.targets, s_u)
                 floor = no_signal if floor is None else floor
             elif method == "discriminative":
                 eta = discriminative_importance(*moments.f_statistic(), smooth)
@@ -209,15 +215,15 @@ class SpectrumAccumulator:
         more = np.broadcast_to(mean[:, None], (len(inputs), self.length - length, inputs.shape[2]))
         return np.concatenate([inputs, more], axis=1), ends
 
-    def _samples(self, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The kept samples in the order of their places, their standardised targets, and where they end."""
+    def _samples(self, method: str) -> CheckedSamples:
+        """The kept samples in the order of their places."""
         if self._kept is None or self._moments is None:
             raise ValueError(f"reservoir must be positive for method {method!r}, got 0")
         kept = self._kept.in_order()
         target = self._moments.standardise(kept.targets)
         if len(target) < self.n_samples:
             target = target - target.mean(axis=0)
-        return kept.inputs, target, None if (kept.ends == self.length).all() else kept.ends
+        return CheckedSamples(kept.inputs, None if (kept.ends == self.length).all() else kept.ends, target)
 
 
 def accumulate(batches: Iterable[Any], **options: Any) -> SpectrumAccumulator:
@@ -426,7 +432,7 @@ class _Moments:
             had, got = (say.get(each[0], f"{each[3]} real targets per sequence") for each in (self.kind, kind))
             raise ValueError(f"y must be {had} as before, got {got}")
         known = len(self.classes.keys() | classes)
-        if known > max(MAX_CLASSES, self.count // 2):
+        if known > max(_MAX_CLASSES, self.count // 2):
             raise ValueError(f"y must hold few classes, got {known} so far (pass floats for regression)")
 
     def absorb(self, other: "_Moments") -> None:
@@ -497,7 +503,7 @@ class _Moments:
         if self.kind[0] == "real":
             spread = np.sqrt(np.diag(self.yy))
             values, vectors = np.linalg.eigh(self.yy / np.outer(spread, spread))
-            basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > INDEPENDENT * values[-1]]
+            basis = (vectors / np.sqrt(np.maximum(values, 1e-300)))[:, values > _INDEPENDENT * values[-1]]
             between = (((self.ly / spread) @ basis) ** 2).sum(axis=-1)
             return f_ratio(between, self.within_l - between, basis.shape[1], self.count)
         counts, _, logs = self._by_class()

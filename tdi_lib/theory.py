@@ -1,7 +1,13 @@
-r"""What an SSM's kernel implies for learning: the induced kernel, its spectrum, learning curves.
+r"""What a convolution kernel implies for learning: its Toeplitz matrix, the kernel it induces, learning curves.
 
 Everything here is float64 numpy: theory is checked to machine precision, and its formulas hold for any convolution
-kernel ``k`` (L,), whether an SSM made it or not. :math:`T` is the L x L lower-triangular Toeplitz matrix of ``k``.
+kernel ``k`` (L,), whether an SSM made it or not. :math:`T` is the L x L lower-triangular Toeplitz matrix of ``k``, and
+:math:`H_L(\omega_j)` its DFT.
+
+A linear read-out of a layer's output is kernel regression with :math:`K(u, u') = u^\top G u'`
+(:func:`layer_matrix`), and the same as ridge regression on the features :math:`u^\top B` with :math:`G = BB^\top`
+(:func:`feature_root`). A comparison of layers is worth as much as the choice of their ridges: here all are chosen
+alike, by evidence, without a look at test data.
 """
 
 import dataclasses
@@ -9,14 +15,307 @@ import dataclasses
 import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 
-from tdi_lib import _checks
-from tdi_lib.toeplitz import convolution_operator, covariance_operator, lanczos_measure, toeplitz_matrix
+from tdi_lib.samples import one_of, positive_int, real_array, real_number
 
-__all__ = ["KernelSpectrum", "LearningCurve", "kernel_spectrum", "layer_matrix", "learning_curve", "ssm_kernel"]
+__all__ = [
+    "RIDGES",
+    "ExtremeSingularValues",
+    "KernelSpectrum",
+    "LearningCurve",
+    "RidgePath",
+    "ToeplitzComparison",
+    "compare_toeplitz",
+    "convolution_operator",
+    "covariance_operator",
+    "evidence_curve",
+    "extreme_singular_values",
+    "feature_root",
+    "kernel_spectrum",
+    "lanczos_measure",
+    "layer_matrix",
+    "learning_curve",
+    "mean_energy_delay",
+    "ridge_path",
+    "ssm_kernel",
+    "toeplitz_matrix",
+    "toeplitz_singular_values",
+]
 
-DENSE_LENGTH = 1024  # up to here a dense eigenvalue problem is a matter of a second
+# ---- convolution as a matrix ---------------------------------------------------------------------
+
+
+def _kernel_array(kernel: ArrayLike) -> np.ndarray:
+    kernel = real_array("kernel", kernel, ndim=(1,), what="one impulse response (L,)")
+    if not kernel.any():
+        raise ValueError("kernel must not be all zero: its spectrum has no shape")
+    return kernel
+
+
+def toeplitz_matrix(kernel: ArrayLike) -> np.ndarray:
+    """The causal convolution by ``kernel`` (L,) as a dense lower-triangular matrix T (L, L).
+
+    >>> toeplitz_matrix([1.0, 2.0, 3.0])
+    array([[1., 0., 0.],
+           [2., 1., 0.],
+           [3., 2., 1.]])
+    """
+    kernel = _kernel_array(kernel)
+    return scipy.linalg.toeplitz(kernel, np.zeros_like(kernel))
+
+
+def convolution_operator(kernels: ArrayLike) -> LinearOperator:
+    """The same matrix without its entries: products with T and its transpose by FFT, O(L log L).
+
+    Args:
+        kernels: one impulse response (L,), or H of them (H, L), whose matrices are stacked.
+
+    Returns:
+        T (L, L), or the stack (H L, L).
+
+    >>> operator = convolution_operator([1.0, 2.0, 3.0])
+    >>> (operator @ np.eye(3)).round(12)
+    array([[1., 0., 0.],
+           [2., 1., 0.],
+           [3., 2., 1.]])
+    """
+    kernels = np.atleast_2d(real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"))
+    n_channels, length = kernels.shape
+    n = scipy.fft.next_fast_len(2 * length - 1, real=True)  # long enough that nothing wraps around
+    response = _rfft(kernels, n)  # (H F)
+
+    # Vectors are columns; transposed, they lie in memory one after the other, where FFTs are fastest.
+    def forward(x: np.ndarray) -> np.ndarray:
+        product = _rfft(x.T, n)[..., None, :] * response  # (K H F)
+        return _irfft(product, n)[..., :length].reshape(*x.T.shape[:-1], -1).T
+
+    def adjoint(y: np.ndarray) -> np.ndarray:
+        signals = y.T.reshape(*y.T.shape[:-1], n_channels, length)
+        product = (_rfft(signals, n) * response.conj()).sum(axis=-2)  # (K F)
+        return _irfft(product, n)[..., :length].T
+
+    return LinearOperator(
+        (n_channels * length, length), dtype=float, matvec=forward, matmat=forward, rmatvec=adjoint, rmatmat=adjoint
+    )
+
+
+def covariance_operator(autocovariance: ArrayLike) -> LinearOperator:
+    """The covariance matrix (L, L) of a stationary input, matrix-free, from its autocovariance r_0 .. r_{L-1} (L,).
+
+    >>> (covariance_operator([1.0, 0.5]) @ np.eye(2)).round(12)
+    array([[1. , 0.5],
+           [0.5, 1. ]])
+    """
+    r = real_array("autocovariance", autocovariance, ndim=(1,), what="r_0 .. r_{L-1} (L,)")
+    length = r.size
+    n = scipy.fft.next_fast_len(2 * length - 1, real=True)
+    column = np.zeros(n)
+    column[:length] = r
+    column[n - length + 1 :] = r[:0:-1]
+    spectrum = _rfft(column, n).real  # of a circulant that holds the matrix in its corner
+
+    def multiply(x: np.ndarray) -> np.ndarray:
+        return _irfft(_rfft(x.T, n) * spectrum, n)[..., :length].T
+
+    return LinearOperator(
+        (length, length), dtype=float, matvec=multiply, matmat=multiply, rmatvec=multiply, rmatmat=multiply
+    )
+
+
+def _rfft(signals: np.ndarray, n: int) -> np.ndarray:
+    return scipy.fft.rfft(signals, n)
+
+
+def _irfft(spectra: np.ndarray, n: int) -> np.ndarray:
+    return scipy.fft.irfft(spectra, n, overwrite_x=True)
+
+
+def lanczos_measure(
+    operator: LinearOperator, start: ArrayLike, n_steps: int, *, metric: LinearOperator | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""How a vector spreads over the spectrum of a symmetric operator, as a Gauss quadrature (Golub & Meurant).
+
+    With eigenpairs :math:`\lambda_\rho, v_\rho`, finds nodes and weights such that
+    :math:`\sum_m w_m f(x_m) \approx \sum_\rho (v_\rho^\top s)^2 f(\lambda_\rho)`, exactly for polynomials of degree
+    below ``2 n_steps``. A random :math:`s` of independent signs turns this into an estimate of
+    :math:`\mathrm{tr}\, f` (stochastic Lanczos quadrature, Ubaru, Chen & Saad 2017).
+
+    The recurrence keeps three vectors and does not re-orthogonalise: rounding repeats nodes that have converged, which
+    splits their weight and leaves the sums right.
+
+    Args:
+        operator: symmetric, (R, R).
+        start: one vector (R,) or K of them as columns (R, K), each with a measure of its own.
+        n_steps: number of nodes, each one product with the operator.
+        metric: symmetric and positive, (R, R): then ``operator @ metric`` is meant, and lengths and angles are those
+            of the inner product :math:`x^\top` ``metric`` :math:`y`, in which it is symmetric.
+
+    Returns:
+        Nodes and weights, each (K, n_steps); K = 1 for a single vector.
+
+    >>> nodes, weights = lanczos_measure(convolution_operator([2.0, 0.0, 0.0]), [1.0, 2.0, 3.0], 2)
+    >>> nodes.round(6), weights.round(6)  # twice the identity: one eigenvalue, weight |s|^2
+    (array([[0., 2.]]), array([[ 0., 14.]]))
+    """
+    start = real_array("start", start, ndim=(1, 2), what="vectors (R,) or (R, K)")
+    start = start.reshape(len(start), -1)
+    n_steps = positive_int("n_steps", n_steps)
+    if operator.shape != (len(start), len(start)):
+        raise ValueError(f"start must have the operator's size {operator.shape}, got shape {start.shape}")
+    image = start if metric is None else metric.matmat(start)
+    norms = np.sqrt(np.vecdot(start.T, image.T))  # (K)
+    if not norms.all():
+        raise ValueError("start must hold no zero vector")
+    diagonal, off_diagonal = np.zeros((2, n_steps, norms.size))
+    previous, current, image = np.zeros_like(start), start / norms, image / norms  # (R K)
+    scale = np.zeros_like(norms)
+    for step in range(n_steps):
+        following = operator.matmat(image)
+        diagonal[step] = np.vecdot(following.T, image.T)
+        following -= diagonal[step] * current + off_diagonal[step - 1] * previous
+        image = following if metric is None else metric.matmat(following)
+        beta = np.sqrt(np.maximum(np.vecdot(following.T, image.T), 0))
+        scale = np.maximum(scale, np.abs(diagonal[step]) + beta)
+        beta[beta <= 1e-14 * scale] = 0.0  # the Krylov space is complete: what follows carries no weight
+        off_diagonal[step] = beta
+        inverse = np.divide(1, beta, out=np.zeros_like(beta), where=beta > 0)
+        previous, current, image = current, following * inverse, image * inverse
+    nodes, weights = np.empty((2, norms.size, n_steps))
+    for k in range(norms.size):
+        nodes[k], vectors = scipy.linalg.eigh_tridiagonal(diagonal[:, k], off_diagonal[:-1, k])
+        weights[k] = (norms[k] * vectors[0]) ** 2
+    return nodes, weights
+
+
+def toeplitz_singular_values(kernel: ArrayLike) -> np.ndarray:
+    """Singular values of :func:`toeplitz_matrix`, descending (L,). Dense, O(L^3).
+
+    Reversing the rows of T gives a symmetric (Hankel) matrix with the same singular values, so a symmetric eigenvalue
+    solver, about three times faster than an SVD, is enough.
+
+    >>> toeplitz_singular_values([1.0, 0.0, 0.0])
+    array([1., 1., 1.])
+    """
+    hankel = toeplitz_matrix(kernel)[::-1]
+    return np.sort(np.abs(scipy.linalg.eigvalsh(hankel)))[::-1]
+
+
+def mean_energy_delay(kernel: ArrayLike) -> float:
+    r"""The kernel's memory :math:`\tau = \sum_m m k_m^2 / \sum_m k_m^2`, in samples.
+
+    >>> mean_energy_delay([0.0, 0.0, 5.0])
+    2.0
+    """
+    kernel = _kernel_array(kernel)
+    return float(np.arange(kernel.size) @ kernel**2 / (kernel @ kernel))
+
+
+@dataclasses.dataclass(frozen=True)
+class ToeplitzComparison:
+    r"""Singular values of T beside the sampled response.
+
+    Attributes:
+        singular_values: of T, descending (L,).
+        response: :math:`|H_L(\omega_j)|` on the DFT grid, descending (L,).
+        distance: :math:`\sqrt{\sum_j (s_j - |H_L(\omega_j)|)^2 / \sum_j |H_L(\omega_j)|^2}`.
+        bound: :math:`\sqrt{\tau/L}`, which the distance never exceeds.
+    """
+
+    singular_values: np.ndarray
+    response: np.ndarray
+    distance: float
+    bound: float
+
+
+def compare_toeplitz(kernel: ArrayLike) -> ToeplitzComparison:
+    r"""Measure the finite-L Toeplitz spectrum theorem on one kernel (L,).
+
+    The circulant C with first column ``kernel`` has singular values exactly :math:`|H_L(\omega_j)|`, and
+    :math:`\|C - T\|_F^2 = \sum_m m k_m^2`; Mirsky's inequality for sorted singular values gives the bound.
+
+    >>> result = compare_toeplitz(0.9 ** np.arange(64))
+    >>> bool(0 < result.distance <= result.bound)
+    True
+    """
+    kernel = _kernel_array(kernel)
+    singular_values = toeplitz_singular_values(kernel)
+    response = np.sort(np.abs(np.fft.fft(kernel)))[::-1]
+    distance = np.linalg.norm(singular_values - response) / np.linalg.norm(response)
+    bound = np.sqrt(mean_energy_delay(kernel) / kernel.size)
+    return ToeplitzComparison(singular_values, response, float(distance), float(bound))
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtremeSingularValues:
+    r"""Proven intervals for both ends of the spectrum of T.
+
+    Attributes:
+        largest: lower and upper bound of :math:`s_1`.
+        n_fallen: w, the number of zeros of :math:`\sum_l k_l z^l` in the unit disc; as many singular values fall to
+            zero exponentially in L. None if the response comes too close to zero for the count to be sure.
+        smallest_kept: lower and upper bound of :math:`s_{L-w}`, the smallest that does not fall; of :math:`s_L` if the
+            count is not sure.
+    """
+
+    largest: tuple[float, float]
+    n_fallen: int | None
+    smallest_kept: tuple[float, float]
+
+
+def extreme_singular_values(kernel: ArrayLike) -> ExtremeSingularValues:
+    r"""Bound the largest and the smallest singular values of T (L, L) without forming it, O(L log L).
+
+    Outer bounds are those of the response, :math:`\min|H_L| \le s_{L-w}` and :math:`s_1 \le \max|H_L|`, taken on a grid
+    eight times finer than the DFT's and widened by what :math:`|H_L|^2` can do between its points. Inner bounds are
+    Ritz values (Courant & Fischer) on sinusoids at the loudest and the quietest frequency under half-sine windows:
+    where the response is stationary a long tone passes almost as through an endless filter. The intervals shrink like
+    :math:`L^{-2}` once L is long against the kernel.
+
+    >>> extremes = extreme_singular_values(0.5 ** np.arange(256))
+    >>> extremes.n_fallen, [round(float(x), 3) for x in extremes.largest + extremes.smallest_kept]
+    (0, [2.0, 2.0, 0.667, 0.667])
+    """
+    kernel = _kernel_array(kernel)
+    length = kernel.size
+    lag, size = np.arange(length), np.abs(kernel)
+    n = scipy.fft.next_fast_len(8 * length, real=True)
+    response = _rfft(kernel, n)
+    power = np.abs(response) ** 2
+    spacing, slope = 2 * np.pi / n, lag @ size
+    slack = spacing**2 / 4 * (slope**2 + size.sum() * (lag**2 @ size))  # h^2/8 times a bound on the second derivative
+    outer = [np.sqrt(max(power.min() - slack, 0.0)), np.sqrt(power.max() + slack)]
+
+    n_fallen = None
+    if spacing * slope < np.sqrt(power.min()):  # between neighbours H cannot get around zero
+        turns = np.angle(response[1:] / response[:-1]).sum() / np.pi  # half the circle is half of the winding
+        n_fallen = round(-turns)
+    operator = convolution_operator(kernel)
+
+    def ritz(frequency: float, n_windows: int) -> np.ndarray:
+        """Singular values of T on tones of one frequency under the first half-sine windows."""
+        places = np.outer(lag + 1, np.arange(1, n_windows + 1)) * np.pi / (length + 1)
+        waves = np.sin(places) * np.exp(1j * frequency * lag)[:, None]
+        tones = np.hstack([waves.real, waves.imag])
+        basis, _ = np.linalg.qr(tones[:, np.abs(tones).max(axis=0) > 1e-6])  # at 0 and pi the imaginary part is zero
+        return np.linalg.svd(operator @ basis, compute_uv=False)
+
+    loud, quiet = power.argmax() * spacing, power.argmin() * spacing
+    fallen = n_fallen or 0
+    return ExtremeSingularValues(
+        largest=(float(ritz(loud, 1)[0]), float(outer[1])),
+        n_fallen=n_fallen,
+        smallest_kept=(
+            0.0 if n_fallen is None else float(outer[0]),
+            float(ritz(quiet, fallen + 1)[::-1][fallen]),
+        ),
+    )
+
+
+# ---- kernel and learning curve -------------------------------------------------------------------
+
+
+_DENSE_LENGTH = 1024  # up to here a dense eigenvalue problem is a matter of a second
 
 
 def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> np.ndarray:
@@ -38,9 +337,9 @@ def ssm_kernel(kernels: ArrayLike, u: ArrayLike, v: ArrayLike | None = None) -> 
     """
     kernels = _kernel_rows(kernels)
     length = kernels.shape[1]
-    inputs = [_checks.real_array("u", u, ndim=(2,), what="inputs (P, L)")]
+    inputs = [real_array("u", u, ndim=(2,), what="inputs (P, L)")]
     if v is not None:
-        inputs.append(_checks.real_array("v", v, ndim=(2,), what="inputs (R, L)"))
+        inputs.append(real_array("v", v, ndim=(2,), what="inputs (R, L)"))
     for name, array in zip("uv", inputs, strict=False):
         if array.shape[1] != length:
             raise ValueError(f"{name} must have the kernels' length {length}, got shape {array.shape}")
@@ -74,7 +373,7 @@ def layer_matrix(kernels: ArrayLike, length: int | None = None) -> np.ndarray:
     """
     kernels = _kernel_rows(kernels)
     total = kernels.shape[1]
-    length = total if length is None else _checks.positive_int("length", length)
+    length = total if length is None else positive_int("length", length)
     if length > total:
         raise ValueError(f"length must be at most the kernels' {total}, got {length}")
     G = kernels.T @ kernels
@@ -148,7 +447,7 @@ def kernel_spectrum(
     length = kernels.shape[1]
     sigma = None
     if covariance is not None:
-        sigma = _checks.real_array("covariance", covariance, ndim=(1, 2), what="(L,) or (L, L)")
+        sigma = real_array("covariance", covariance, ndim=(1, 2), what="(L,) or (L, L)")
         if sigma.shape not in {(length,), (length, length)}:
             raise ValueError(
                 f"covariance must have shape ({length},) or ({length}, {length}) for kernels of length {length}, "
@@ -157,16 +456,16 @@ def kernel_spectrum(
         if sigma.ndim == 2 and not np.allclose(sigma, sigma.T, rtol=1e-8, atol=1e-8 * np.abs(sigma).max()):
             raise ValueError("covariance must be symmetric, got a matrix that differs from its transpose")
     if target is not None:
-        target = _checks.real_array("target", target, ndim=(1,), what="weights (L,)")
+        target = real_array("target", target, ndim=(1,), what="weights (L,)")
         if target.shape != (length,):
             raise ValueError(f"target must have the kernels' length {length}, got shape {target.shape}")
         if not target.any():
             raise ValueError("target must not be all zero")
-    method = _checks.choice("method", method, ("auto", "dense", "fast"))
+    method = one_of("method", method, ("auto", "dense", "fast"))
     if n_probes is not None:
-        n_probes = _checks.positive_int("n_probes", n_probes)
-    n_steps = min(_checks.positive_int("n_steps", n_steps), length)
-    if method == "dense" or (method == "auto" and length <= DENSE_LENGTH):
+        n_probes = positive_int("n_probes", n_probes)
+    n_steps = min(positive_int("n_steps", n_steps), length)
+    if method == "dense" or (method == "auto" and length <= _DENSE_LENGTH):
         return _dense_spectrum(kernels, sigma, target)
     return _fast_spectrum(kernels, sigma, target, n_probes or max(1, 2**14 // length), n_steps, seed)
 
@@ -229,7 +528,7 @@ def _fast_spectrum(
 
 
 def _kernel_rows(kernels: ArrayLike) -> np.ndarray:
-    return np.atleast_2d(_checks.real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"))
+    return np.atleast_2d(real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,12 +577,12 @@ def learning_curve(
     >>> curve.error.round(3)  # two equal modes: one sample learns half, four learn everything
     array([0.5  , 0.011, 0.   ])
     """
-    eta = _checks.real_array("eigenvalues", eigenvalues, ndim=(1,), what="(R,) non-negative")
-    power = _checks.real_array("target_power", target_power, ndim=(1,), what="(R,) non-negative")
-    samples = np.atleast_1d(_checks.real_array("n_samples", n_samples, ndim=(0, 1), what="sample sizes (K,)"))
-    ridge = _checks.real_number("ridge", ridge, low=0.0)
-    noise = _checks.real_number("noise", noise, low=0.0)
-    counts = np.ones_like(eta) if counts is None else _checks.real_array("counts", counts, ndim=(1,), what="(R,)")
+    eta = real_array("eigenvalues", eigenvalues, ndim=(1,), what="(R,) non-negative")
+    power = real_array("target_power", target_power, ndim=(1,), what="(R,) non-negative")
+    samples = np.atleast_1d(real_array("n_samples", n_samples, ndim=(0, 1), what="sample sizes (K,)"))
+    ridge = real_number("ridge", ridge, low=0.0)
+    noise = real_number("noise", noise, low=0.0)
+    counts = np.ones_like(eta) if counts is None else real_array("counts", counts, ndim=(1,), what="(R,)")
     for name, array in (("eigenvalues", eta), ("target_power", power), ("counts", counts)):
         if (array < 0).any():
             raise ValueError(f"{name} must be non-negative, got a minimum of {array.min()}")
@@ -320,3 +619,142 @@ def _effective_ridge(eta: np.ndarray, counts: np.ndarray, p: float, ridge: float
     while excess(low) < 0:
         low -= 4.0
     return float(np.exp(scipy.optimize.brentq(excess, low, high, xtol=1e-13)))
+
+
+# ---- the learner: ridge regression, the ridge by evidence ----------------------------------------
+
+
+RIDGES = np.logspace(-4, 2, 25)
+"""Ridges to choose from, relative to the mean of the kernel's diagonal."""
+
+
+def feature_root(gram: ArrayLike) -> np.ndarray:
+    """A root B (L, L) of a symmetric positive semi-definite matrix G = B Bᵀ; its columns make features ``x @ B``.
+
+    >>> feature_root([[4.0, 0.0], [0.0, 9.0]]).max(axis=0)
+    array([2., 3.])
+    """
+    matrix = real_array("gram", gram, ndim=(2,), what="a symmetric matrix (L, L)")
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"gram must be symmetric, got shape {matrix.shape}")
+    if not np.allclose(matrix, matrix.T, atol=1e-8 * np.abs(matrix).max()):
+        raise ValueError("gram must be symmetric, got a matrix that differs from its transpose")
+    values, axes = np.linalg.eigh(matrix)
+    if values[0] < -1e-8 * max(values[-1], -values[0]):
+        raise ValueError(f"gram must be positive semi-definite, got an eigenvalue {values[0]:.3g}")
+    return axes * np.sqrt(np.maximum(values, 0))
+
+
+@dataclasses.dataclass(frozen=True)
+class RidgePath:
+    """Ridge regressions on the same samples for a row of ridges.
+
+    Attributes:
+        ridges: relative to the mean of the kernel's diagonal (R,).
+        weights: of the features (R, F, K).
+        evidence: log marginal likelihood (R,), the scale of the kernel at its best.
+        left_out: mean squared error of leave-one-out (R,).
+        best: index of the highest evidence.
+    """
+
+    ridges: np.ndarray
+    weights: np.ndarray
+    evidence: np.ndarray
+    left_out: np.ndarray
+
+    @property
+    def best(self) -> int:
+        return int(self.evidence.argmax())
+
+
+def ridge_path(features: ArrayLike, y: ArrayLike, *, ridges: ArrayLike = RIDGES) -> RidgePath:
+    r"""Ridge regression for several ridges at once, with the evidence and the leave-one-out error of each.
+
+    The evidence takes the K columns of y for independent draws from :math:`N(0, s(K + \lambda I))`. For a given
+    :math:`\lambda` the best scale is :math:`s = \mathrm{tr}\, y^\top (K + \lambda I)^{-1} y / PK`, and
+
+    .. math::
+        \log p(y \mid \lambda) = -\frac{K}{2} \bigl[ P \log(2\pi e s) + \log\det(K + \lambda I) \bigr] .
+
+    Args:
+        features: (P, F); there is no intercept.
+        y: targets (P,) or (P, K).
+        ridges: relative to the mean of the kernel's diagonal, positive, ascending.
+
+    Raises:
+        TypeError, ValueError: naming the argument: NaN, wrong rank or length, all-zero features or targets, ridges
+            that are not positive.
+
+    >>> rng = np.random.default_rng(0)
+    >>> features = rng.standard_normal((40, 3))
+    >>> path = ridge_path(features, features @ [1.0, 2.0, 3.0] + 0.1 * rng.standard_normal(40))
+    >>> path.weights[path.best, :, 0].round(1)
+    array([1., 2., 3.])
+    """
+    matrix = real_array("features", features, ndim=(2,), what="(P, F)")
+    target = real_array("y", y, ndim=(1, 2), what="targets (P,) or (P, K)")
+    ridges = real_array("ridges", ridges, ndim=(1,), what="positive numbers (R,)")
+    if len(target) != len(matrix):
+        raise ValueError(f"y must hold one target per row of features ({len(matrix)}), got shape {target.shape}")
+    for name, array in (("features", matrix), ("y", target)):
+        if not array.any():
+            raise ValueError(f"{name} must not be all zero")
+    if (ridges <= 0).any():
+        raise ValueError(f"ridges must be positive, got a minimum of {ridges.min()}")
+    target = target.reshape(len(target), -1)
+    n_samples, n_targets = target.shape
+    u, s, vt = np.linalg.svd(matrix, full_matrices=False)
+    c = u.T @ target  # (M K)
+    power = s[:, None] ** 2
+    total = power + ridges * power.sum() / n_samples  # (M R)
+    absolute = ridges * power.sum() / n_samples
+    # the P - M directions that no feature reaches carry the ridge alone
+    silent, rest = n_samples - s.size, max((target**2).sum() - (c**2).sum(), 0.0)
+    scale = (((c**2).sum(axis=1)[:, None] / total).sum(axis=0) + rest / absolute) / (n_samples * n_targets)
+    log_det = np.log(total).sum(axis=0) + silent * np.log(absolute)
+    evidence = -0.5 * n_targets * (n_samples * (1 + np.log(2 * np.pi * scale)) + log_det)
+    share = power / total  # (M R)
+    fitted = np.einsum("pm,mr,mk->rpk", u, share, c)
+    leverage = u**2 @ share  # (P R)
+    left_out = (((target - fitted) / (1 - leverage.T[:, :, None])) ** 2).mean(axis=(1, 2))
+    weights = np.einsum("mf,mr,mk->rfk", vt, s[:, None] / total, c, optimize=True)
+    return RidgePath(ridges, weights, evidence, left_out)
+
+
+def evidence_curve(
+    eigenvalues: ArrayLike, target_power: ArrayLike, n_samples: float, *, noise: float = 0.0, ridges: ArrayLike = RIDGES
+) -> LearningCurve:
+    r"""Learning curve at one sample size with the ridge that the evidence would choose.
+
+    In terms of the effective ridge :math:`\kappa` of :func:`learning_curve` the evidence's two parts
+    have the limits
+
+    .. math::
+        \mathrm{E}\, y^\top (K + \lambda I)^{-1} y &\approx
+        P \Bigl[ \sum_\rho \frac{\bar w_\rho^2}{\kappa + P \eta_\rho} + \frac{\sigma^2}{\kappa} \Bigr], \\
+        \log\det (K + \lambda I) &\approx
+        P \log \kappa + \sum_\rho \log \Bigl( 1 + \frac{P\eta_\rho}{\kappa} \Bigr)
+        - P \Bigl( 1 - \frac{\lambda}{\kappa} \Bigr).
+
+    Args:
+        eigenvalues, target_power, noise: as for :func:`learning_curve`.
+        n_samples: P.
+        ridges: relative to the sum of the eigenvalues, which is the kernel's mean diagonal.
+
+    >>> float(evidence_curve([1.0, 0.1], [1.0, 0.0], 50, noise=0.1).error[0].round(3))
+    0.004
+    """
+    eta = real_array("eigenvalues", eigenvalues, ndim=(1,), what="(R,) non-negative")
+    power = real_array("target_power", target_power, ndim=(1,), what="(R,) non-negative")
+    n_samples = real_number("n_samples", n_samples, low=1e-9)
+    best, chosen = -np.inf, None
+    for ridge in real_array("ridges", ridges, ndim=(1,), what="positive numbers (R,)") * eta.sum():
+        curve = learning_curve(eta, power, n_samples, ridge=float(ridge), noise=noise)
+        kappa = curve.kappa[0]
+        quadratic = n_samples * (np.sum(power / (kappa + n_samples * eta)) + noise / kappa)
+        log_det = n_samples * np.log(kappa) + np.log1p(n_samples * eta / kappa).sum() - n_samples * (1 - ridge / kappa)
+        evidence = -0.5 * (n_samples * np.log(quadratic) + log_det)
+        if evidence > best:
+            best, chosen = evidence, curve
+    assert chosen is not None
+    return chosen

@@ -1,4 +1,4 @@
-"""Train a :class:`~tdi_lib.model.SequenceModel` with Lightning: progress, checkpoints, early stopping on validation.
+"""Train a :class:`~tdi_lib.ssm.SequenceModel` with Lightning: progress, checkpoints, early stopping on validation.
 
 Needs the ``train`` extra. Everything is explicit and seeded: two calls with the same arguments on one machine give the
 same weights.
@@ -25,13 +25,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 from tqdm import tqdm
 
-from tdi_lib import _checks
-from tdi_lib.model import SequenceModel
-from tdi_lib.spectrum import check_lengths
+from tdi_lib.samples import check_lengths, instance_of, positive_int, real_array
+from tdi_lib.ssm import SequenceModel
 
 __all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "load_weights", "predict", "save_weights"]
 
-SLICE = 64  # validation sequences of one model that are looked at at once
+_SLICE = 64  # validation sequences of one model that are looked at at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,12 +165,12 @@ def fit(
         x, y: training sequences (P, L, D) and class labels (P,) or real targets (P, K).
         x_val, y_val: validation set of the same form; it stops the training and chooses the weights.
         lengths, lengths_val: of sequences that are padded at their ends (P,), for a model with pooling; what the
-            padding holds is not looked at. :func:`~tdi_lib.spectrum.lengths_of` knows them where it is NaN.
+            padding holds is not looked at. :func:`~tdi_lib.samples.lengths_of` knows them where it is NaN.
         max_steps: optimiser steps at most, rounded up to a multiple of ``evaluate_every``.
         evaluate_every: steps between validations.
         patience: validations without improvement before stopping.
         batch_size: samples per step; small sets are gone through more often.
-        lr, ssm_lr, weight_decay: see :meth:`~tdi_lib.model.SequenceModel.parameter_groups`.
+        lr, ssm_lr, weight_decay: see :meth:`~tdi_lib.ssm.SequenceModel.parameter_groups`.
         seed: order of the batches and dropout.
         progress: show Lightning's progress bar.
         checkpoint_dir: where to keep the last and best state; an interrupted run with the same folder resumes.
@@ -190,14 +189,14 @@ def fit(
     >>> [row["step"] for row in result.history]
     [25, 50]
     """
-    _checks.module("model", model, SequenceModel)
+    instance_of("model", model, SequenceModel)
     train = _tensors("x", x, "y", y, model, "lengths", lengths)
     validation = _tensors("x_val", x_val, "y_val", y_val, model, "lengths_val", lengths_val)
-    max_steps = _checks.positive_int("max_steps", max_steps)
-    every = _checks.positive_int("evaluate_every", evaluate_every)
-    batch_size = _checks.positive_int("batch_size", batch_size)
-    patience = _checks.positive_int("patience", patience)
-    seed = _checks.positive_int("seed", seed, minimum=0)
+    max_steps = positive_int("max_steps", max_steps)
+    every = positive_int("evaluate_every", evaluate_every)
+    batch_size = positive_int("batch_size", batch_size)
+    patience = positive_int("patience", patience)
+    seed = positive_int("seed", seed, minimum=0)
     start = time.perf_counter()
 
     # An "epoch" is `every` steps over an endless shuffled stream, so that every set size is validated equally often.
@@ -279,7 +278,7 @@ def fit_many(
         TypeError, ValueError: naming the argument.
     """
     for model in models:
-        _checks.module("models", model, SequenceModel)
+        instance_of("models", model, SequenceModel)
     if not models:
         raise ValueError("models must hold at least one model, got none")
     if any(module.p > 0 for model in models for module in model.modules() if isinstance(module, nn.Dropout)):
@@ -289,11 +288,11 @@ def fit_many(
     for name, count in (("data", len(data)), ("seeds", len(seeds))):
         if count != len(models):
             raise ValueError(f"{name} must be as many as models ({len(models)}), got {count}")
-    max_steps = _checks.positive_int("max_steps", max_steps)
-    every = _checks.positive_int("evaluate_every", evaluate_every)
-    batch_size = _checks.positive_int("batch_size", batch_size)
-    patience = _checks.positive_int("patience", patience)
-    seeds = [_checks.positive_int("seeds", seed, minimum=0) for seed in seeds]
+    max_steps = positive_int("max_steps", max_steps)
+    every = positive_int("evaluate_every", evaluate_every)
+    batch_size = positive_int("batch_size", batch_size)
+    patience = positive_int("patience", patience)
+    seeds = [positive_int("seeds", seed, minimum=0) for seed in seeds]
     device = torch.device(device)
     start = time.perf_counter()
 
@@ -424,9 +423,9 @@ class _Stack:
         """Mean loss of every model on its whole set (M,)."""
         sizes = torch.tensor([pool.sizes[index] for index in which])
         total = torch.zeros(len(which), dtype=self.dtype, device=pool.x.device)
-        for first in range(0, int(sizes.max()), SLICE):
+        for first in range(0, int(sizes.max()), _SLICE):
             some = (sizes > first).nonzero()[:, 0]  # the models whose sets reach so far
-            index = torch.arange(first, min(first + SLICE, int(sizes.max())))
+            index = torch.arange(first, min(first + _SLICE, int(sizes.max())))
             inside = index < sizes[some, None]
             batch = pool.take([which[i] for i in some], torch.where(inside, index, 0))
             rows = some.to(pool.x.device)
@@ -474,7 +473,7 @@ def predict(model: SequenceModel, x: ArrayLike, *, lengths: ArrayLike | None = N
     >>> predict(SequenceModel(1, 3, d_model=4, d_state=4, n_layers=1), np.zeros((5, 16, 1))).shape
     torch.Size([5, 3])
     """
-    _checks.module("model", model, SequenceModel)
+    instance_of("model", model, SequenceModel)
     batches = zip(*(part.split(batch_size) for part in _inputs("x", x, model, "lengths", lengths)), strict=True)
     was_training = model.training
     model.eval()
@@ -534,7 +533,7 @@ def _inputs(
 ) -> list[Tensor]:
     """Sequences (P, L, D), their padding zero, and their lengths (P,) if any is padded."""
     what = "sequences (P, L, D)"
-    inputs = _checks.real_array(name, x, ndim=(3,), what=what, finite=False)
+    inputs = real_array(name, x, ndim=(3,), what=what, finite=False)
     if inputs.shape[2] != model.d_input:
         raise ValueError(f"{name} must have {model.d_input} channels (the model's d_input), got shape {inputs.shape}")
     if lengths is not None and model.pooling == "none":
@@ -543,7 +542,7 @@ def _inputs(
     if ends is not None:
         beyond = np.arange(inputs.shape[1]) >= ends[:, None]  # (P L)
         inputs = np.where(beyond[:, :, None], 0.0, inputs)
-    inputs = _checks.real_array(name, inputs, ndim=(3,), what=what)
+    inputs = real_array(name, inputs, ndim=(3,), what=what)
     tensors = [torch.tensor(inputs, dtype=model.decoder.weight.dtype)]
     return tensors if ends is None else [*tensors, torch.as_tensor(ends.astype(np.int64))]
 
@@ -559,7 +558,7 @@ def _tensors(
 ) -> tuple[Tensor, ...]:
     """Sequences, targets, and lengths if any is padded."""
     inputs, *ends = _inputs(x_name, x, model, lengths_name, lengths)
-    target = _checks.real_array(y_name, y, ndim=(1, 2, 3), what="labels (P,) or targets (P, K)")
+    target = real_array(y_name, y, ndim=(1, 2, 3), what="labels (P,) or targets (P, K)")
     if len(target) != len(inputs):
         raise ValueError(
             f"{y_name} must hold one target per sequence of {x_name} ({len(inputs)}), got shape {target.shape}"

@@ -15,6 +15,23 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))  # processes that execute a notebook import it by name
 import build  # noqa: E402
 
+CODE = '''"""what it is"""
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from tdi_lib import d
+
+x = 1
+
+def f():
+    """what it is"""
+    from tdi_lib import b
+    return b
+
+@command
+def g():
+    """shown by --help"""
+'''
+
 
 def notebook(*sources: str, prose: str = "") -> dict[str, Any]:
     cells: list[dict[str, Any]] = [
@@ -37,7 +54,13 @@ def notebook(*sources: str, prose: str = "") -> dict[str, Any]:
 def root(tmp_path: Path) -> Path:
     """A small project: a library, a recorded result and one notebook."""
     for name, text in {
-        "tdi_lib/a.py": "x = 1",
+        "tdi_lib/__init__.py": "_HOMES = {'z': 'sub.c'}",
+        "tdi_lib/__main__.py": "from tdi_lib import d",
+        "tdi_lib/a.py": CODE,
+        "tdi_lib/b.py": "import os",
+        "tdi_lib/d.py": "",
+        "tdi_lib/sub/__init__.py": "",
+        "tdi_lib/sub/c.py": "z = 1",
         "results/run/one.json": "1",
         "results/other.json": "1",
         "notebooks/one.ipynb": json.dumps(notebook("print(profile)", "open('results/run/one.json')")),
@@ -51,19 +74,55 @@ def root(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "text", "again"),
     [
-        ("tdi_lib/a.py", "x = 2", True),
-        ("tdi_lib/sub/b.py", "", True),
+        ("tdi_lib/a.py", CODE.replace("x = 1", "x = 2"), True),
+        ("tdi_lib/a.py", CODE.replace("what it is", "other words").replace("return b", "return b  # why"), False),
+        ("tdi_lib/a.py", CODE.replace("shown by", "seen by"), True),  # a decorator may read it
+        ("tdi_lib/a.py", CODE.replace("import d", "import e"), False),  # for the type checker alone
+        ("tdi_lib/b.py", "import sys", True),  # imported within a function
+        ("tdi_lib/d.py", "y = 1", False),  # nobody imports it
+        ("tdi_lib/__init__.py", "_HOMES = {'z': 'sub.c'}\nx = 1", True),  # every package on the way
+        ("tdi_lib/sub/c.py", "z = 2", False),
+        ("tdi_lib/sub/new.py", "", False),
         ("results/run/one.json", "2", True),
         ("results/other.json", "2", False),
         ("README.md", "new", False),
     ],
 )
 def test_key_follows_the_inputs(root: Path, name: str, text: str, again: bool) -> None:
-    case = notebook("load('results/run/')")
+    case = notebook("%matplotlib inline\nimport tdi_lib.a\nload('results/run/')")
     before = build.input_key(case, "book", root)
-    (root / name).parent.mkdir(exist_ok=True)
     (root / name).write_text(text)
     assert (build.input_key(case, "book", root) != before) == again
+
+
+@pytest.mark.parametrize(
+    ("cell", "modules"),
+    [
+        ("import numpy", ""),
+        ("from tdi_lib.b import os", " b"),
+        ("from tdi_lib import b", " b"),
+        ("from tdi_lib import z", " sub sub.c"),  # fetched when it is asked for
+        ("import tdi_lib", " sub sub.c"),
+        ("from tdi_lib.sub import c as name", " sub sub.c"),
+        ("for x in y:\n    from tdi_lib.sub.c import z", " sub sub.c"),
+        ("run([python, '-m', 'tdi_lib', 'diagnose'])", " __main__ d"),
+        ("?help", " __main__ a b d sub sub.c"),  # no Python: it may be anything
+    ],
+)
+def test_modules_behind_a_cell(root: Path, cell: str, modules: str) -> None:
+    wanted = [f"tdi_lib.{name}".rstrip(".") for name in modules.split(" ")] if modules else []
+    assert list(build.Code(root).behind([cell])) == sorted(wanted)
+
+
+def test_every_module_of_ours_is_behind_a_chapter() -> None:
+    """So the rules above fit the library that there is."""
+    code, seen = build.Code(ROOT), set()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        sources = ["".join(cell["source"]) for cell in build.code_cells(build.read(path))]
+        behind = code.behind(sources).keys()
+        assert behind < code.files.keys(), f"{path.name}: a cell was not understood"
+        seen |= behind
+    assert code.files.keys() - seen == {"tdi_lib.book.outputs"}  # of the tests
 
 
 def test_key_follows_code_and_profile_but_not_prose_or_form(root: Path) -> None:

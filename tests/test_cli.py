@@ -22,12 +22,12 @@ from click.testing import CliRunner, Result
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tdi_lib.cli import ROOT, cli
-from tdi_lib.diagnose import diagnose, usable
-from tdi_lib.matching import spectral_loss, tdi_init_
+from tdi_lib.app.cli import ROOT, cli
+from tdi_lib.app.diagnose import diagnose, usable
+from tdi_lib.data.synthetic import four_tones
 from tdi_lib.spectrum import estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM
-from tdi_lib.tasks import four_tones
+from tdi_lib.tdi import spectral_loss, tdi_init_
 
 SMALL = ["--d-model", "16", "--d-state", "16"]
 
@@ -238,7 +238,7 @@ def test_the_book_is_found_or_how_to_build_it_said(monkeypatch: pytest.MonkeyPat
     built = ROOT / "_build" / "html" / "index.html"
     said = run("book").stdout
     assert said == f"{built}\n" if built.is_file() else "make book" in said
-    monkeypatch.setattr("tdi_lib.cli.ROOT", tmp_path)
+    monkeypatch.setattr("tdi_lib.app.cli.ROOT", tmp_path)
     assert "not part of the installed package" in run("book").stdout
 
 
@@ -257,7 +257,7 @@ def test_sweep_hands_on_to_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("sweep", "low_data", "results/low_data.parquet", "--workers", "2", "--help")
     assert result.exit_code == 7  # the engine's own
     tail = ["low_data", "results/low_data.parquet", "--workers", "2", "--help"]
-    assert seen == [[sys.executable, "-m", "tdi_lib.trials", *tail]]
+    assert seen == [[sys.executable, "-m", "tdi_lib.study.sweep", *tail]]
 
 
 def test_without_the_extra_the_command_says_so() -> None:

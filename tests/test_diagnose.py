@@ -10,13 +10,12 @@ import scipy.linalg
 import scipy.stats
 import torch
 
-from tdi_lib.diagnose import Forecast, Structure, diagnose, recommend, spectral_structure, usable
-from tdi_lib.gain import Comparison
-from tdi_lib.regression import feature_root
+from tdi_lib.app.diagnose import Forecast, Structure, diagnose, recommend, spectral_structure, usable
+from tdi_lib.data.synthetic import TONES, autocovariance, band_functionals, four_tones
 from tdi_lib.spectrum import order_evidence
 from tdi_lib.ssm import seeded_ssm
-from tdi_lib.tasks import TONES, autocovariance, band_functionals, four_tones
-from tdi_lib.theory import layer_matrix
+from tdi_lib.tdi import Comparison
+from tdi_lib.theory import feature_root, layer_matrix
 
 SMALL = {"d_model": 16, "d_state": 16}
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.readers import FORMATS, ReadError, Samples, read
+from tdi_lib.app.files import FORMATS, ReadError, Samples, read
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 10)).round(3)

@@ -6,14 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tdi_lib.gain import compare_features, compare_starts, forecast_gain
-from tdi_lib.matching import flat_init_, match_power_spectrum_, tdi_init_
-from tdi_lib.model import SequenceModel
-from tdi_lib.regression import feature_root, ridge_path
+from tdi_lib.data.synthetic import four_tones
 from tdi_lib.spectrum import TaskSpectrum
-from tdi_lib.ssm import seeded_ssm
-from tdi_lib.tasks import four_tones
-from tdi_lib.theory import layer_matrix
+from tdi_lib.ssm import SequenceModel, seeded_ssm
+from tdi_lib.tdi import compare_features, compare_starts, flat_init_, forecast_gain, match_power_spectrum_, tdi_init_
+from tdi_lib.theory import feature_root, layer_matrix, ridge_path
 
 L = 64
 OMEGA = np.linspace(0, np.pi, L // 2 + 1)

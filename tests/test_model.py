@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.model import S4DLayer, SequenceModel
+from tdi_lib.ssm import S4DLayer, SequenceModel
 
 
 def make(seed: int = 0, **options) -> SequenceModel:
@@ -157,7 +157,7 @@ def test_bad_calls_are_named(x, lengths, name: str) -> None:
 
 BAD_CALLS = """
 import numpy as np, torch
-from tdi_lib.model import S4DLayer, SequenceModel
+from tdi_lib.ssm import S4DLayer, SequenceModel
 from tdi_lib.ssm import DiagonalSSM, causal_convolution
 ssm, layer, model = DiagonalSSM(3, 4), S4DLayer(3, 4), SequenceModel(2, 3, d_model=4, d_state=4)
 z = torch.zeros

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tdi_lib.ledger import MIME, read_claims
+from tdi_lib.book.claims import MIME, read_claims
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / os.environ.get("NOTEBOOKS", "notebooks")).glob("*.ipynb"))
@@ -97,7 +97,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         'profile = "book"',
         "print('error 0.123, lower in 3 of 4')",
         "%matplotlib inline\nimport matplotlib.pyplot as plt\nfig, ax = plt.subplots()",
-        'from tdi_lib.ledger import claim\nclaim("C1.x", 0.5, 0.5, 0.01, "here", digits=4)',
+        'from tdi_lib.book.claims import claim\nclaim("C1.x", 0.5, 0.5, 0.01, "here", digits=4)',
     ]
     notebook.cells = [nbformat.v4.new_code_cell(source) for source in sources]
     notebook.cells[0].metadata["tags"] = ["parameters"]
@@ -123,7 +123,7 @@ def edited(notebook: dict[str, Any], old: str, new: str) -> dict[str, Any]:
 
 def drifted(notebook: dict[str, Any], value: float) -> dict[str, Any]:
     """The notebook with another recorded value of its claim, consistently shown and glued."""
-    from tdi_lib.ledger import Claim, bundle, glued
+    from tdi_lib.book.claims import Claim, bundle, glued
 
     result = copy.deepcopy(notebook)
     outputs = result["cells"][-1]["outputs"]

@@ -80,6 +80,11 @@ def test_the_book_is_built() -> None:
     assert not missing, "run `make pages`"
 
 
+def test_pages_of_the_reference_are_small() -> None:
+    pages = [HTML / path.relative_to(ROOT).with_suffix(".html") for path in ROOT.glob("book/api/*.md")]
+    assert pages and {page.name: size for page in pages if (size := page.stat().st_size) > 500_000} == {}
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("page_name", PAGES)
 def test_page(page_name: str, width: int, browser: Any) -> None:

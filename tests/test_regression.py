@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
-from tdi_lib.regression import RIDGES, evidence_curve, feature_root, ridge_path
+from tdi_lib.theory import RIDGES, evidence_curve, feature_root, ridge_path
 
 
 @given(st.integers(0, 1000), st.integers(2, 12), st.integers(1, 16), st.integers(1, 3))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -118,13 +122,63 @@ def test_catalogue_is_complete() -> None:
     assert all(isinstance(text, str) and text.strip() for text in catalogue.values())
 
 
-def test_every_public_module_has_a_page_of_its_own_in_the_contents() -> None:
-    modules = {path.stem for path in ROOT.glob("tdi_lib/*.py") if not path.stem.startswith("_")}
+# What fetches and parses archives stands behind `data.sets`; the command line is a table.
+HIDDEN = {"data.archives", "data.fetch", "app.cli"}
+
+
+def test_every_public_module_is_on_the_page_of_its_room() -> None:
+    files = [path.relative_to(ROOT / "tdi_lib").with_suffix("") for path in (ROOT / "tdi_lib").rglob("*.py")]
+    modules = {".".join(path.parts) for path in files if not path.stem.startswith("_")} - HIDDEN
     pages = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("book/api/*.md")}
-    assert pages.keys() == modules
+    shown = {name: re.findall(r"\.\. automodule:: tdi_lib\.([\w.]+)\n", text) for name, text in pages.items()}
+    assert sorted(module for modules in shown.values() for module in modules) == sorted(modules)
+    assert all(module.split(".")[0] == page for page, modules in shown.items() for module in modules)
     contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
-    for module, text in pages.items():
-        assert f"file: book/api/{module}\n" in contents, module
-        assert f".. automodule:: tdi_lib.{module}\n" in text or module == "cli", module  # the command line is a table
-        introduced = r"\]\(\.\./\.\./notebooks/|\]\(\.\./\w+\.md\)|every chapter"
-        assert re.search(introduced, text), module
+    for page, text in pages.items():
+        assert f"file: book/api/{page}\n" in contents, page
+        assert re.search(r"\]\(\.\./\.\./notebooks/|\]\(\.\./\w+\.md\)|every chapter", text), page
+
+
+def lint(root: Path) -> subprocess.CompletedProcess[str]:
+    """What `make check` says of the directions of imports below a folder."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    environment = os.environ | {"PYTHONPATH": str(root), "PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(command, cwd=root, env=environment, capture_output=True, encoding="utf-8", check=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "broken"),
+    [
+        ("spectrum", "", ""),
+        ("spectrum", "from tdi_lib.tdi import tdi_init_", "tdi_lib.spectrum is not allowed to import tdi_lib.tdi"),
+        ("samples", "from tdi_lib.study import plans", "tdi_lib.samples is not allowed to import tdi_lib.study"),
+        ("app/report", "from tdi_lib.study import plans", "tdi_lib.app is not allowed to import tdi_lib.study"),
+        ("theory", "import pandas", "tdi_lib.theory -> pandas"),
+        ("training", "import matplotlib.pyplot", "tdi_lib.training -> matplotlib"),
+    ],
+)
+def test_imports_point_down(tmp_path: Path, module: str, line: str, broken: str) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "tdi_lib", tmp_path / "tdi_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    with open(tmp_path / "tdi_lib" / f"{module}.py", "a", encoding="utf-8") as file:
+        file.write(f"\n{line}\n")
+    done = lint(tmp_path)
+    assert done.returncode == (1 if broken else 0), done.stdout + done.stderr
+    assert broken in done.stdout
+
+
+def test_a_built_package_has_all_its_rooms(tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "tdi_lib", tmp_path / "tdi_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    build = "from setuptools import build_meta; print(build_meta.build_wheel('.'))"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(tmp_path / done.stdout.split()[-1]) as wheel:
+        packed = {name for name in wheel.namelist() if name.endswith(".py")}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in (ROOT / "tdi_lib").rglob("*.py")}
+
+
+def test_what_a_commit_is_checked_for_is_what_make_check_runs() -> None:
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text("utf-8"))["repos"]
+    assert [repo["repo"] for repo in hooks] == ["local"]  # nothing is fetched
+    assert [hook["entry"] for hook in hooks[0]["hooks"]] == ["make check"]

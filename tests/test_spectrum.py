@@ -12,14 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdi_lib.spectrum
-from tdi_lib.spectrum import (
-    METHODS,
-    _empirical_bayes,
-    _f_statistic,
-    estimate_task_spectrum,
-    order_evidence,
-    standardise_targets,
-)
+from tdi_lib.samples import standardise_targets
+from tdi_lib.spectrum import METHODS, _empirical_bayes, _f_statistic, estimate_task_spectrum, order_evidence
 from tdi_lib.ssm import DiagonalSSM
 
 LENGTH = 128

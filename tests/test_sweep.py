@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib.store import Store, config_key
-from tdi_lib.sweep import sweep
+from tdi_lib.records import Store, config_key
+from tdi_lib.study.sweep import sweep
 
 JSON = st.recursive(
     st.none()
@@ -81,7 +81,7 @@ def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 # Writers that die by signal 9, the n-th before the n-th line of Python that a put comes to, in it or in what it calls.
 WRITERS = """
 import json, os, signal, sys
-from tdi_lib.store import Store
+from tdi_lib.records import Store
 
 if sys.argv[2] == "plain":
     Store.put = lambda self, config, result: self._path(config).write_text(json.dumps(config | result))
@@ -247,7 +247,7 @@ def test_bad_arguments_are_named(tmp_path: Path) -> None:
 # The trial lies in the script itself, so that a worker which starts again need not import the test's own libraries.
 DRIVER = """
 import json, os, sys, time
-from tdi_lib.sweep import sweep
+from tdi_lib.study.sweep import sweep
 
 def trial(config):
     def note(what):

@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdi_lib.ssm import seeded_ssm
-from tdi_lib.theory import kernel_spectrum, layer_matrix, learning_curve, ssm_kernel
-from tdi_lib.toeplitz import toeplitz_matrix
+from tdi_lib.theory import kernel_spectrum, layer_matrix, learning_curve, ssm_kernel, toeplitz_matrix
 
 
 @given(st.integers(0, 1000), st.integers(1, 4))

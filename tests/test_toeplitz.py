@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tdi_lib.toeplitz import (
+from tdi_lib.theory import (
     compare_toeplitz,
     convolution_operator,
     covariance_operator,

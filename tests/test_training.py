@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tdi_lib.model import SequenceModel
+from tdi_lib.ssm import SequenceModel
 from tdi_lib.training import evaluate, fit, fit_many, load_weights, predict, save_weights
 
 

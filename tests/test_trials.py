@@ -12,30 +12,13 @@ import pytest
 import scipy.linalg
 import torch
 
-from tdi_lib.gain import compare_features
-from tdi_lib.matching import tdi_init_
-from tdi_lib.model import SequenceModel
-from tdi_lib.store import Store
-from tdi_lib.trials import (
-    DEEP_SIZES,
-    INITS,
-    STUDIES,
-    Trial,
-    _fit,
-    _prepare,
-    autocorrelation_steps,
-    find_trial,
-    forecast_config,
-    forecast_trial,
-    main,
-    provenance,
-    read_study,
-    record_study,
-    replay,
-    run_trial,
-    run_trials,
-    with_gain,
-)
+from tdi_lib.records import Store, provenance
+from tdi_lib.ssm import SequenceModel
+from tdi_lib.study.analysis import find_trial, read_study, with_gain
+from tdi_lib.study.plans import DEEP_SIZES, INITS, STUDIES, Trial
+from tdi_lib.study.sweep import forecast_config, main, record_study, replay
+from tdi_lib.study.trial import _fit, _prepare, autocorrelation_steps, forecast_trial, run_trial, run_trials
+from tdi_lib.tdi import compare_features, tdi_init_
 
 TINY = Trial("mnist5k", 60, 0, "lin", d_model=4, d_state=4, n_layers=1, max_steps=25, batch_size=8)
 
@@ -116,13 +99,13 @@ def test_a_commit_is_dirty_when_code_was_changed_not_results(tmp_path: Path, mon
     def git(*arguments: str) -> None:
         subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments], cwd=tmp_path, check=True)
 
-    for name in ("tdi_lib/trials.py", "results/study.parquet", "README.md"):
+    for name in ("tdi_lib/records.py", "results/study.parquet", "README.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("once")
     git("init", "--quiet")
     git("add", ".")
     git("commit", "--quiet", "-m", "first")
-    monkeypatch.setattr("tdi_lib.trials.__file__", str(tmp_path / "tdi_lib" / "trials.py"))
+    monkeypatch.setattr("tdi_lib.records.__file__", str(tmp_path / "tdi_lib" / "records.py"))
     clean = provenance.__wrapped__()["commit"]
     assert len(clean) == 12
     for name, mark in (("results/study.parquet", ""), ("notes.txt", ""), ("README.md", "-dirty")):
@@ -243,7 +226,7 @@ def test_a_batch_that_fails_as_a_whole_is_run_one_by_one(monkeypatch: pytest.Mon
     def too_large(*_: object, **__: object) -> None:
         raise MemoryError("all at once")
 
-    monkeypatch.setattr("tdi_lib.trials.fit_many", too_large)
+    monkeypatch.setattr("tdi_lib.study.trial.fit_many", too_large)
     alone = run_trial(TINY)
     broken = dataclasses.replace(TINY, n=10**6)
     first, second, third = run_trials([TINY, broken, dataclasses.replace(TINY, seed=1)])
@@ -335,7 +318,7 @@ def test_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_notebook_replays_what_is_recorded_or_runs_it_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tdi_lib.trials.STUDIES", {"tiny": [TINY]})
+    monkeypatch.setattr("tdi_lib.study.sweep.STUDIES", {"tiny": [TINY]})
     results, row = tmp_path / "results", dataclasses.asdict(TINY) | {"provenance": "{}", "history": []}
     results.mkdir()
     pd.DataFrame([row | {"loss": 0.5}]).to_parquet(results / "tiny.parquet")

@@ -10,20 +10,20 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from tdi_lib import datasets
+from tdi_lib.data import sets
 
 
 def sizes() -> list[list[str]]:
     """What each set holds, as the cells of a table in MyST."""
     rows = [["name", "train", "test", "steps", "channels", "classes"]]
-    return rows + [[f"`{name}`", *(f"{n:,}" for n in datasets.describe(name).shape)] for name in datasets.available()]
+    return rows + [[f"`{name}`", *(f"{n:,}" for n in sets.describe(name).shape)] for name in sets.available()]
 
 
 def origins() -> list[list[str]]:
     """Where the sets come from and whom to cite, those of one origin together."""
     together: dict[tuple[str, str, str], list[str]] = {}
-    for name in datasets.available():
-        known = datasets.describe(name)
+    for name in sets.available():
+        known = sets.describe(name)
         cite = " ".join(f"{{cite:p}}`{key}`" for key in re.findall(r"\[(\w+)\]", known.citation)) or known.citation
         together.setdefault((origin(known.source), known.licence, cite), []).append(f"`{name}`")
     return [["sets", "from", "licence", "cite"], *([", ".join(names), *rest] for rest, names in together.items())]
@@ -44,7 +44,7 @@ def origin(source: str) -> str:
 
 class DataSets(SphinxDirective):
     def run(self) -> list[nodes.Node]:
-        self.env.note_dependency(datasets.__file__)
+        self.env.note_dependency(sets.__file__)
         tables = nodes.container()
         for rows in (sizes(), origins()):
             lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]

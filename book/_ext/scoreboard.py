@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from tdi_lib.ledger import SYMBOLS, Claim, read_claims
+from tdi_lib.book.claims import SYMBOLS, Claim, read_claims
 
 Recorded = dict[str, list[tuple[str, Claim]]]
 

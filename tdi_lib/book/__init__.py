@@ -1,1 +1,1 @@
-"""What the book needs and the mathematics does not: how a notebook's outputs are compared."""
+"""What the book needs and the mathematics does not: claims, figures, and how outputs are compared."""

@@ -1,0 +1,1 @@
+"""For a file of your own: read it, ask whether a matched start is worth it, write one."""

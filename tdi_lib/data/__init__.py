@@ -1,0 +1,1 @@
+"""Data sets, fetched or generated, and tasks whose truth is known."""

@@ -1,0 +1,197 @@
+"""Which runs: one training run as a plain configuration, and the recorded studies as lists of them."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = ["DEEP_MIDDLE", "DEEP_NAMES", "DEEP_SIZES", "INITS", "STUDIES", "TOGETHER", "Trial", "deep_trials"]
+
+BANKS: dict[str, dict[str, Any]] = {
+    "flat": {"method": "flat"},
+    "tdi": {},
+    "cross": {"method": "cross"},
+    "guarded": {"guard": True},
+    "half": {"share": 0.5},
+    "flat-half": {"method": "flat", "share": 0.5},
+}
+INITS = ("lin", "inv", "legs", "real", "random", "dfout", "scaled", "acf", *BANKS)
+"""What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3; ``random``:
+:func:`~tdi_lib.ssm.poles_random`, from a generator of its own, so that all else is as with S4D-Lin); ``acf``, S4D-Lin
+with steps from :func:`~tdi_lib.study.trial.autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``,
+which is ours where the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and
+``flat-half``: every second channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Trial:
+    """One training run. Two trials that differ only in ``init`` share data, batches and every other initial value.
+
+    Attributes:
+        dataset: a name of :func:`tdi_lib.data.sets.available`.
+        n: training examples, the validation part included.
+        seed: of the subset, the initial values and the order of batches.
+        init: one of :data:`INITS`.
+        d_model: see :class:`~tdi_lib.ssm.SequenceModel` for this and the next two.
+        d_state: full state size.
+        n_layers: depth.
+        max_steps: see :func:`~tdi_lib.training.fit` for this and the next three.
+        patience: validations without improvement before stopping.
+        batch_size: samples per step.
+        lr: learning rate of all but the poles.
+        layers: which layers are matched, see :func:`~tdi_lib.tdi.tdi_init_`; ``first`` unless ``init`` is a bank.
+        dt_min: least of the steps, see :class:`~tdi_lib.ssm.DiagonalSSM`. Of ``acf`` only ``dt_max / dt_min`` counts.
+        dt_max: largest of them.
+        pretrain_steps: before the training, learn for at most so many steps to predict every next value of the same
+            training sequences (self-pretraining, arXiv 2310.02980); everything but the decoder is kept.
+    """
+
+    dataset: str
+    n: int
+    seed: int
+    init: str
+    d_model: int = 32
+    d_state: int = 32
+    n_layers: int = 2
+    max_steps: int = 400
+    patience: int = 16
+    batch_size: int = 32
+    lr: float = 5e-3
+    layers: str = "first"
+    dt_min: float = 1e-3
+    dt_max: float = 1e-1
+    pretrain_steps: int = 0
+
+
+TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")
+"""What trials must have in common to be trained at once."""
+
+DEEP_SIZES = {
+    "activities": (50, 200, 800, 7415),
+    "chlorine": (50, 200, 467),
+    "cricketx": (50, 200, 390),
+    "ecg5000": (50, 200, 500),
+    "electric": (50, 200, 800, 8926),
+    "forda": (50, 200, 800, 3601),
+    "freezer": (50, 150),
+    "watch": (50, 200, 1328),
+}
+"""Data sets and numbers of examples of the deep study; the last number is all there are."""
+
+
+DEEP_NAMES = {
+    "activities": "activities",
+    "chlorine": "Chlorine",
+    "cricketx": "CricketX",
+    "ecg5000": "ECG5000",
+    "electric": "ElectricDevices",
+    "forda": "FordA",
+    "freezer": "Freezer",
+    "watch": "watch",
+}
+"""What the book calls them."""
+
+DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, sizes in DEEP_SIZES.items()}
+"""The one number of examples at which everything is compared: 200, or all where there are fewer."""
+
+_OTHERS = ("cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", "acf")
+
+
+def deep_trials(
+    seeds: Iterable[int], start_seeds: Iterable[int], rest_seeds: Iterable[int], *, everywhere: bool = False
+) -> list[Trial]:
+    """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
+    and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers. Training
+    ends after 400 steps, on more than a thousand examples after 1,000; where that may be too soon, also after 3,000.
+
+    Args:
+        seeds: of the comparison over sizes.
+        start_seeds: of the other starts.
+        rest_seeds: of everything else.
+        everywhere: compare every start at every size, 100 and 300 included: five sizes or more, but for Freezer.
+    """
+
+    def trial(dataset: str, n: int, seed: int, init: str, **options: Any) -> Trial:
+        return Trial(dataset, n, seed, init, max_steps=400 if n <= 1000 else 1000, patience=10, **options)
+
+    # slices that notebooks train live and compare
+    trials = [
+        Trial("ecg5000", 50, 0, "half", max_steps=50),
+        Trial("ecg5000", 50, 0, "tdi", max_steps=50, n_layers=4, layers="each"),
+        Trial("ecg5000", 50, 0, "lin", max_steps=50, pretrain_steps=50),
+    ]
+    for seed in seeds:
+        for dataset, sizes in DEEP_SIZES.items():
+            for n in [n for n in sorted({100, 300, *sizes}) if n <= sizes[-1]] if everywhere else sizes:
+                # 800 is else a point of the default's curve only, but for FordA
+                only = n == 800 and dataset != "forda" and not everywhere
+                starts = ("lin",) if only else ("lin", "tdi", "half", *(_OTHERS if everywhere else ()))
+                trials += [trial(dataset, n, seed, init) for init in starts]
+    trials += [
+        trial(dataset, n, seed, init) for seed in start_seeds for dataset, n in DEEP_MIDDLE.items() for init in _OTHERS
+    ]
+    for seed in rest_seeds:
+        for dataset, n in DEEP_MIDDLE.items():
+            trials += [
+                trial(dataset, n, seed, "lin", dt_min=low, dt_max=high)
+                for low in (1e-4, 1e-3, 1e-2)
+                for high in (1e-2, 1e-1, 1.0)
+                if low < high and (low, high) != (1e-3, 1e-1)
+            ]
+            trials.append(trial(dataset, n, seed, "lin", pretrain_steps=400))
+            trials += [
+                Trial(dataset, size, seed, init, max_steps=3000, patience=10)
+                for size in (n, *(size for size in DEEP_SIZES[dataset] if size > 1000))
+                for init in ("lin", "tdi", "half")
+            ]
+        trials += [
+            trial(dataset, 200, seed, init, n_layers=4, layers=layers)
+            for dataset in ("activities", "ecg5000", "forda", "watch")
+            for init, layers in (
+                ("lin", "first"),
+                *(("tdi", layers) for layers in ("first", "2", "3", "4", "all", "composite", "each")),
+            )
+        ]
+    return list(dict.fromkeys(trials))
+
+
+STUDIES: dict[str, list[Trial]] = {
+    "deep": deep_trials(range(10), range(2), range(1)),
+    "deep-gpu": deep_trials(range(10), range(10), range(10), everywhere=True),  # not recorded yet: hours on a GPU
+    # nothing is trained: what can be said beforehand; half of 40 gestures of 12 kinds are too few to say anything
+    "forecasts": [
+        t
+        for t in deep_trials(range(10), [], [])
+        if t.init == "lin" and t.max_steps >= 400 and t.n != 800 and (t.dataset, t.n) != ("cricketx", 50)
+    ],
+    "low_data": [
+        Trial(dataset, n, seed, init)
+        for dataset, seeds in (("forda", 5), ("mnist5k", 3))
+        for n in (50, 200, 800)
+        for seed in range(seeds)
+        for init in ("lin", "flat", "tdi")
+    ]
+    # the slice that the notebook trains live and compares
+    + [Trial("forda", 50, 0, init, max_steps=50) for init in ("lin", "tdi")],
+    "tones": [
+        Trial(f"tones-{percent}", 160, seed, init, max_steps=300)  # 128 to train on, 32 to choose the step
+        for percent, inits in (
+            (25, ("lin", "inv", "legs", "dfout", "flat", "tdi", "cross")),
+            (22, ("lin", "flat", "tdi")),
+            (20, ("lin", "flat", "tdi")),
+        )
+        for seed in range(5)
+        for init in inits
+    ],
+}
+"""The recorded studies; ``python -m tdi_lib.study.sweep NAME FILE`` records one, or what is missing of it.
+
+:meta hide-value:
+"""
+
+
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Trial)}
+FIELDS = list(DEFAULTS)
+
+
+def trial_of(row: dict[str, Any]) -> Trial:
+    return Trial(**{name: row[name] for name in FIELDS})
