@@ -81,8 +81,8 @@ clean: ## remove what was built; .venv stays
 	@# bytecode at once: where Python may not keep it, each of the many processes would compile torch anew
 	@export VIRTUAL_ENV=.venv backend="--torch-backend auto"; \
 	if [ -n "$$UV_TORCH_BACKEND" ]; then backend=; \
-	elif ! UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=0 $(BIN)/uv pip install --quiet --dry-run $$backend -c constraints.txt torch \
-	  2> /dev/null; then backend=; \
+	elif ! echo torch | UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=0 $(BIN)/uv pip compile -q $$backend -c constraints.txt - \
+	  > /dev/null 2>&1; then backend=; \
 	  echo "PyTorch's own index is out of reach: taking the build of torch there is (on Linux it may bring CUDA libraries)"; \
 	fi; \
 	$(BIN)/uv pip install --compile-bytecode $$backend -c constraints.txt -e '.[cli,train,book,test]'

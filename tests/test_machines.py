@@ -83,7 +83,7 @@ if [ "$2" = venv ]; then mkdir -p .venv/bin; cp "$0" .venv/bin/python; cp uv .ve
 """
 UV = """#!/bin/sh
 echo "$@" >> log
-case "$*" in *--dry-run*) exit $UNREACHABLE ;; esac
+case "$*" in "pip compile"*) exit $UNREACHABLE ;; esac
 """
 
 
