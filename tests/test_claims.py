@@ -15,7 +15,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tdi_lib.book.claims import MIME, SYMBOLS, Claim, bundle, claim, compare, glued, note, read_claims
+from tdi_lib.book.claims import (
+    MIME,
+    SYMBOLS,
+    Claim,
+    Entry,
+    bundle,
+    claim,
+    compare,
+    glued,
+    note,
+    read_catalogue,
+    read_claims,
+)
 
 GOOD: dict[str, Any] = {
     "id": "C1.some-slug",
@@ -90,7 +102,7 @@ def test_any_scalar_is_a_number(value: Any) -> None:
         ("value", 1j, TypeError),
         ("value", torch.zeros(2), TypeError),
         ("value", np.zeros(2), TypeError),
-        ("expected", None, TypeError),
+        ("expected", None, ValueError),
         ("expected", float("nan"), ValueError),
         ("expected", (None, None), ValueError),
         ("expected", (1.0, 0.0), ValueError),
@@ -98,10 +110,10 @@ def test_any_scalar_is_a_number(value: Any) -> None:
         ("expected", (0.0, "1"), TypeError),
         ("tolerance", -0.1, ValueError),
         ("tolerance", float("inf"), ValueError),
-        ("tolerance", None, TypeError),
+        ("tolerance", None, ValueError),
         ("source", " ", ValueError),
-        ("source", None, TypeError),
-        ("statement", None, TypeError),
+        ("source", None, ValueError),
+        ("statement", 1, TypeError),
         ("digits", 0, ValueError),
         ("digits", 1.5, TypeError),
         ("interval", 0.5, TypeError),
@@ -210,3 +222,75 @@ def test_note_refuses_what_is_no_number() -> None:
         note("name", float("nan"))
     with pytest.raises(TypeError, match="^name: got int"):
         note(3, 1.0)  # type: ignore[arg-type]
+
+
+# ---- The catalogue ---------------------------------------------------------------------------
+
+CATALOGUE = """
+C1:
+  text: The spectra agree.
+  answer: Apart by {gap}; on pixels by {pixels}.
+  claims:
+    gap: {statement: the gap, expected: [null, 0.05], tolerance: 0.001, source: Theorem 2, digits: 2}
+    pixels: {expected: [null, 0.1], tolerance: 0.01, source: set by us, role: boundary}
+Q1:
+  text: Is it a limit?
+"""
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "book" / "claims.yml"
+    path.parent.mkdir()
+    path.write_text(CATALOGUE)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    return path
+
+
+def test_a_claim_takes_from_the_catalogue_what_it_is_not_given(catalogue: Path) -> None:
+    assert claim("C1.gap", 0.0123) == Claim("C1.gap", 0.0123, (None, 0.05), 0.001, "Theorem 2", "the gap", 2)
+    computed = claim("C1.gap", 0.0123, expected=(None, 0.01), source="measured")
+    assert (computed.verdict, computed.source, computed.tolerance) == ("fails", "measured", 0.001)
+    with pytest.raises(ValueError, match=r"^expected: got none, .* 'C1.unheard'"):
+        claim("C1.unheard", 1.0)
+    catalogue.write_text(CATALOGUE.replace("0.05", "0.001"))
+    assert claim("C1.gap", 0.0123).verdict == "fails"  # read anew when it changed
+    catalogue.unlink()
+    with pytest.raises(ValueError, match="^expected: got none"):
+        claim("C1.gap", 0.0123)
+
+
+def test_only_deciding_claims_decide(catalogue: Path) -> None:
+    entry = read_catalogue(catalogue)["C1"]
+    near, far = claim("C1.gap", 0.01), claim("C1.pixels", 0.4)
+    assert [made.verdict for made in (near, far)] == ["holds", "fails"]
+    assert entry.verdict([near, far]) == "holds"
+    assert entry.verdict([claim("C1.gap", 0.1), far]) == "fails"
+    assert entry.verdict([far]) == "not yet tested"
+    assert entry.answered([near, far]) == "Apart by 0.01; on pixels by 0.4."
+    with pytest.raises(ValueError, match="^C1: the answer names pixels"):
+        entry.answered([near])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("text: Is", "txt: Is"), "entry Q1 must have a text"),
+        (("role: boundary", "role: judge"), "C1.pixels has the role 'judge', expected deciding, boundary, target"),
+        (("digits: 2", "digit: 2"), "C1.gap has digit, expected"),
+    ],
+    ids=["text", "role", "field"],
+)
+def test_a_catalogue_that_says_something_else_is_refused(
+    change: tuple[str, str], message: str, catalogue: Path
+) -> None:
+    catalogue.write_text(CATALOGUE.replace(*change))
+    with pytest.raises(ValueError, match=f"^path: {message}"):
+        read_catalogue(catalogue)
+
+
+def test_the_worst_deciding_verdict_counts() -> None:
+    entry = Entry("C1", "text", "", {})
+    made = [Claim("C1.a", 0.1, (0.0, None), 0.0, "here", interval=ends) for ends in ((0.05, 0.2), (-0.1, 0.2))]
+    assert entry.verdict(made[:1]) == "holds" and entry.verdict(made) == "undecided"

@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from tdi_lib.book.claims import MIME, read_claims
+from tdi_lib.book.claims import MIME, read_catalogue, read_claims
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / os.environ.get("NOTEBOOKS", "notebooks")).glob("*.ipynb"))
+CATALOGUE = read_catalogue(ROOT / "book" / "claims.yml")
 KERNEL = {"name": "python3", "display_name": "Python 3"}
 SHOWS = {"claim", "print", "glue", "display", "show", "subplots", "figure"}
 MACHINE_PATH = re.compile(r"/(home|root|Users|work|opt|tmp|private)/\w|[A-Z]:\\\\")
@@ -75,12 +76,27 @@ def test_notebook_is_whole(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_claims_are_in_the_catalogue(path: Path) -> None:
-    yaml = pytest.importorskip("yaml")
-    catalogue = yaml.safe_load((ROOT / "book" / "claims.yml").read_text(encoding="utf-8"))
+def test_claims_are_recorded_as_the_catalogue_has_them(path: Path) -> None:
     claims = read_claims(path)
     assert claims, "a notebook that claims nothing tests nothing"
-    assert {claim.entry for claim in claims} <= set(catalogue)
+    for claim in claims:
+        recorded = claim.to_json()
+        listed = dict(CATALOGUE[claim.entry].claims[claim.slug])
+        listed.pop("role", None)
+        assert {name: recorded[name] for name in listed} == listed, f"{claim.id}: `make record` brings it up to date"
+
+
+def test_every_claim_of_the_catalogue_is_made_once() -> None:
+    made = [claim.id for path in NOTEBOOKS for claim in read_claims(path)]
+    assert sorted(made) == sorted(f"{name}.{slug}" for name, entry in CATALOGUE.items() for slug in entry.claims)
+
+
+def test_every_entry_is_decided_by_something_and_answers_with_what_was_measured() -> None:
+    claims = [claim for path in NOTEBOOKS for claim in read_claims(path)]
+    for name, entry in CATALOGUE.items():
+        made = [claim for claim in claims if claim.entry == name]
+        assert "{" not in entry.answered(made)
+        assert not made or (any(entry.role(claim) == "deciding" for claim in made) and entry.answer)
 
 
 # ---- The guards themselves -------------------------------------------------------------------

@@ -1,87 +1,90 @@
-"""The directive ``scoreboard`` and the role ``verdict``: verdicts computed from recorded claims."""
+"""The directive ``scoreboard`` and the role ``verdict``: verdicts and answers computed from recorded claims.
+
+The page opens with one row an entry; the claims behind it unfold. ``scoreboard.json`` beside the pages holds the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import yaml
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
-from tdi_lib.book.claims import SYMBOLS, Claim, read_claims
+from tdi_lib.book.claims import ROLES, SYMBOLS, Claim, Entry, read_catalogue, read_claims
 
-Recorded = dict[str, list[tuple[str, Claim]]]
-
-
-def overall(verdicts: Iterable[str]) -> str:
-    """The worst of the verdicts: one failure fails the entry, one undecided claim leaves it so."""
-    found = set(verdicts)
-    return next((word for word in ("fails", "undecided", "holds") if word in found), "not yet tested")
+Recorded = dict[str, tuple[Entry, list[tuple[str, Claim]]]]
+HEADS = {
+    "deciding": "What decides",
+    "boundary": "Boundaries: where and how it stops holding, and what surrounds it",
+    "target": "Targets that we set ourselves",
+}
 
 
 def recorded(env: BuildEnvironment) -> Recorded:
     """Per catalogue entry, the claims of the book's notebooks with the page that makes each."""
     root = Path(env.srcdir)
-    catalogue = root / "book" / "claims.yml"
-    entries: Recorded = {entry: [] for entry in yaml.safe_load(catalogue.read_text("utf-8"))}
+    path = root / "book" / "claims.yml"
+    entries: Recorded = {name: (entry, []) for name, entry in read_catalogue(path).items()}
     # The folder is a dependency too: its time changes when a notebook comes, goes or is replaced.
-    depends = [catalogue, root / "notebooks"]
+    depends = [path, root / "notebooks"]
     for page in sorted(page for page in env.found_docs if page.startswith("notebooks/")):
         depends.append(root / f"{page}.ipynb")
         for claim in read_claims(depends[-1]):
             if claim.entry not in entries:
-                raise ValueError(f"{page}: {claim.id} names no entry of {catalogue.name}")
-            entries[claim.entry].append((page, claim))
-    for path in depends:
-        env.note_dependency(str(path))
+                raise ValueError(f"{page}: {claim.id} names no entry of {path.name}")
+            entries[claim.entry][1].append((page, claim))
+    for each in depends:
+        env.note_dependency(str(each))
     return entries
 
 
+def judged(entry: Entry, made: list[tuple[str, Claim]]) -> tuple[str, str]:
+    """The verdict on an entry, and its answer with the measured numbers."""
+    claims = [claim for _, claim in made]
+    return entry.verdict(claims), entry.answered(claims) or "Not yet tested."
+
+
 def badge(verdict: str) -> str:
-    return f'<td data-verdict="{verdict}">{SYMBOLS[verdict]} {verdict}</td>'
+    return f'<span class="tdi-badge" data-verdict="{verdict}">{SYMBOLS[verdict]} {verdict}</span>'
 
 
 class Scoreboard(SphinxDirective):
     def run(self) -> list[nodes.Node]:
-        texts = yaml.safe_load((Path(self.env.srcdir) / "book" / "claims.yml").read_text("utf-8"))
         entries = recorded(self.env)
-        verdicts = {entry: overall(c.verdict for _, c in made) for entry, made in entries.items()}
-        counts = {word: list(verdicts.values()).count(word) for word in SYMBOLS}
-        summary = ", ".join(f"{SYMBOLS[word]} {word}: {n}" for word, n in counts.items())
-        rows = "".join(self.rows(e, texts[e], verdicts[e], made) for e, made in entries.items())
-        heads = "".join(
-            f'<th scope="col">{head}</th>' for head in ("Claim", "Measured", "Expected", "Source", "Verdict")
-        )
-        html = (
-            f'<p class="tdi-summary">{summary}</p>'
-            f'<table class="tdi-scoreboard"><thead><tr>{heads}</tr></thead>{rows}</table>'
-        )
+        verdicts = [judged(entry, made)[0] for entry, made in entries.values()]
+        summary = ", ".join(f"{SYMBOLS[word]} {word}: {verdicts.count(word)}" for word in SYMBOLS)
+        rows = "".join(self.entry(entry, made) for entry, made in entries.values())
+        html = f'<p class="tdi-summary">{summary}</p><div class="tdi-scoreboard">{rows}</div>'
         return [nodes.raw("", html, format="html")]
 
-    def rows(self, entry: str, text: str, verdict: str, made: list[tuple[str, Claim]]) -> str:
-        head = (
-            f'<tr class="tdi-entry" id="{entry}"><th scope="rowgroup" colspan="4">'
-            f"<b>{entry}</b> {escape(text)}</th>{badge(verdict)}</tr>"
+    def entry(self, entry: Entry, made: list[tuple[str, Claim]]) -> str:
+        verdict, answer = judged(entry, made)
+        tables = "".join(self.table(role, [each for each in made if entry.role(each[1]) == role]) for role in ROLES)
+        return (
+            f'<details class="tdi-entry" id="{entry.id}"><summary><b>{entry.id}</b>'
+            f'<span class="tdi-text">{escape(entry.text)}</span>{badge(verdict)}</summary>'
+            f'<p class="tdi-answer">{escape(answer)}</p>{tables}</details>'
         )
-        return f"<tbody>{head}{''.join(self.row(page, c) for page, c in made)}</tbody>"
+
+    def table(self, role: str, made: list[tuple[str, Claim]]) -> str:
+        if not made:
+            return ""
+        heads = "".join(f'<th scope="col">{h}</th>' for h in ("Claim", "Measured", "Expected", "Source", "Verdict"))
+        rows = "".join(self.row(page, claim) for page, claim in made)
+        return f"<table><caption>{HEADS[role]}</caption><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
     def row(self, page: str, claim: Claim) -> str:
         link = self.env.app.builder.get_relative_uri(self.env.docname, page)
-        cells = {
-            "Measured": claim.value_text,
-            "Expected": claim.expected_text,
-            "Source": claim.source,
-        }
+        cells = {"Measured": claim.value_text, "Expected": claim.expected_text, "Source": claim.source}
         return (
-            f'<tr><th scope="row"><a href="{link}#claim-{claim.id}">'
-            f"{escape(claim.statement or claim.id)}</a></th>"
+            f'<tr><th scope="row"><a href="{link}#claim-{claim.id}">{escape(claim.statement or claim.id)}</a></th>'
             + "".join(f'<td data-head="{k}">{escape(v)}</td>' for k, v in cells.items())
-            + f"{badge(claim.verdict)}</tr>"
+            + f"<td>{badge(claim.verdict)}</td></tr>"
         )
 
 
@@ -93,10 +96,24 @@ class Verdict(SphinxRole):
         if self.text not in entries:
             message = self.inliner.reporter.error(f"verdict: no entry {self.text!r}")
             return [], [message]
-        return [nodes.Text(overall(c.verdict for _, c in entries[self.text]))], []
+        return [nodes.Text(judged(*entries[self.text])[0])], []
+
+
+def write_json(app: Sphinx, error: Exception | None) -> None:
+    """The scoreboard for programs: per entry its text, verdict, answer, and its claims by their role."""
+    if error is not None or app.builder.format != "html":
+        return
+    table = {}
+    for name, (entry, made) in recorded(app.env).items():
+        verdict, answer = judged(entry, made)
+        claims = [{"page": page, "role": entry.role(claim)} | claim.to_json() for page, claim in made]
+        table[name] = {"text": entry.text, "verdict": verdict, "answer": answer, "claims": claims}
+    text = json.dumps(table, indent=1, ensure_ascii=False)
+    Path(app.outdir, "scoreboard.json").write_text(text + "\n", encoding="utf-8")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("scoreboard", Scoreboard)
     app.add_role("verdict", Verdict())
-    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+    app.connect("build-finished", write_json)
+    return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}

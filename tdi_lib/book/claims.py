@@ -1,11 +1,12 @@
 """The claims ledger: numbers that a notebook states, records and lets the tests re-check.
 
-A notebook calls `claim`. The claim is shown in place, glued under its id for use in prose,
-collected on the scoreboard, and compared with a re-run within its own tolerance.
+A notebook calls `claim`; what is expected stands in the catalogue, ``book/claims.yml``. The claim is shown in place,
+glued under its id for use in prose, collected on the scoreboard, and compared with a re-run within its own tolerance.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import re
@@ -16,14 +17,31 @@ from html import escape
 from pathlib import Path
 from typing import Any, SupportsFloat, cast
 
-__all__ = ["MIME", "SYMBOLS", "Claim", "bundle", "claim", "compare", "glued", "note", "read_claims"]
+__all__ = [
+    "MIME",
+    "ROLES",
+    "SYMBOLS",
+    "Claim",
+    "Entry",
+    "bundle",
+    "claim",
+    "compare",
+    "glued",
+    "note",
+    "read_catalogue",
+    "read_claims",
+]
 
 MIME = "application/vnd.tdi.claim+json"
+#: What a claim is to its entry: it makes the verdict, it shows where that stops holding, or it is an aim that we set.
+ROLES = ("deciding", "boundary", "target")
 SYMBOLS = {"holds": "✓", "fails": "✗", "undecided": "?", "not yet tested": "○"}
 
 Number = SupportsFloat | None
 Expected = float | tuple[float | None, float | None]
 
+_FIELDS = {"statement", "expected", "tolerance", "source", "digits", "role"}
+_SLUG = re.compile(r"\{([a-z0-9-]+)\}")
 _ID = re.compile(r"[CQ][1-9][0-9]?\.[a-z0-9]+(-[a-z0-9]+)*")
 
 
@@ -56,6 +74,11 @@ class Claim:
     def entry(self) -> str:
         """The catalogue entry the claim belongs to, such as ``"C1"``."""
         return self.id.partition(".")[0]
+
+    @property
+    def slug(self) -> str:
+        """The claim's name within its entry, such as ``"toeplitz-gap"``."""
+        return self.id.partition(".")[2]
 
     @property
     def verdict(self) -> str:
@@ -136,15 +159,15 @@ class Claim:
 def claim(
     id: str,
     value: Number,
-    expected: Expected,
-    tolerance: float,
-    source: str,
+    expected: Expected | None = None,
+    tolerance: float | None = None,
+    source: str | None = None,
     *,
-    statement: str = "",
-    digits: int = 3,
+    statement: str | None = None,
+    digits: int | None = None,
     interval: tuple[float, float] | None = None,
 ) -> Claim:
-    """State a number, what was expected, and how far a re-run may drift.
+    """State a number and hold it against what the catalogue, ``book/claims.yml``, expects of it.
 
     In IPython the claim is displayed, its value is glued under ``id`` and its verdict under
     ``id + ".verdict"``. Elsewhere it is only returned.
@@ -162,13 +185,16 @@ def claim(
         interval: Confidence interval (low, high) of ``value``, which must lie in it. The claim then holds if the whole
             interval is as expected, fails if none of it is, and is undecided otherwise. Only with a pair ``expected``.
 
+    What is not given (all but ``value`` and ``interval``) is taken from the catalogue, which is looked for in the
+    working folder and those above it. An argument is for what a cell computes: an expectation, a count in a source.
+
     Returns:
         The claim, with its ``verdict``.
 
     Raises:
         TypeError: An argument has the wrong type.
-        ValueError: An argument has the right type and an impossible content (NaN, a malformed
-            id, an empty source, low above high, a negative tolerance, a value outside its interval).
+        ValueError: An argument has the right type and an impossible content (NaN, a malformed id, an empty source, low
+            above high, a negative tolerance, a value outside its interval), or is neither given nor in a catalogue.
 
     Example:
         >>> gap = claim("C1.toeplitz-gap", 0.012, (None, 0.05), 1e-3, "the finite-L bound")
@@ -179,9 +205,105 @@ def claim(
         >>> print(claim("C7.gain", 0.1, (0.0, None), 0.01, "paired seeds", interval=(-0.1, 0.3)))
         C7.gain: 0.1 [-0.1, 0.3], expected at least 0 (paired seeds): undecided
     """
-    made = _checked(id, value, expected, tolerance, source, statement, digits, interval)
+    given = {"expected": expected, "tolerance": tolerance, "source": source, "statement": statement, "digits": digits}
+    fields: dict[str, Any] = {name: content for name, content in given.items() if content is not None}
+    if not fields.keys() >= {"expected", "tolerance", "source"}:
+        fields = _listed(id) | fields
+    for name in ("expected", "tolerance", "source"):
+        if name not in fields:
+            raise ValueError(
+                f"{name}: got none, expected one here, or for {id!r} in a book/claims.yml from here upwards"
+            )
+    made = _checked(id, value, interval=interval, **fields)
     _show(made)
     return made
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of the catalogue; read it with `read_catalogue`.
+
+    Attributes:
+        id: Such as ``"C1"``.
+        text: The claim or the question, in a sentence.
+        answer: What was measured, in a sentence; ``{slug}`` stands for the value of the entry's claim of that name.
+        claims: For each slug what `claim` takes from here: ``statement``, ``expected``, ``tolerance``, ``source``,
+            ``digits``; and ``role``, one of `ROLES`.
+    """
+
+    id: str
+    text: str
+    answer: str
+    claims: Mapping[str, Mapping[str, Any]]
+
+    def role(self, claim: Claim) -> str:
+        """What the claim is to the entry, one of `ROLES`; ``"deciding"`` unless the catalogue says otherwise."""
+        return str(self.claims.get(claim.slug, {}).get("role", ROLES[0]))
+
+    def verdict(self, claims: Iterable[Claim]) -> str:
+        """The worst verdict of the deciding claims; boundaries and targets of ours do not count.
+
+        >>> far = Claim("C1.far", 0.9, (None, 0.1), 0.01, "set by us")
+        >>> near = Claim("C1.near", 0.05, (None, 0.1), 0.01, "Theorem 1")
+        >>> Entry("C1", "It is near.", "{near} from it.", {"far": {"role": "boundary"}}).verdict([far, near])
+        'holds'
+        """
+        found = {claim.verdict for claim in claims if self.role(claim) == ROLES[0]}
+        return next((word for word in ("fails", "undecided", "holds") if word in found), "not yet tested")
+
+    def answered(self, claims: Iterable[Claim]) -> str:
+        """The answer with the numbers as measured.
+
+        Raises:
+            ValueError: It names a claim that there is not.
+        """
+        values = {claim.slug: claim.value_text for claim in claims}
+        if unknown := sorted(set(_SLUG.findall(self.answer)) - values.keys()):
+            raise ValueError(f"{self.id}: the answer names {', '.join(unknown)}, which no notebook claims")
+        return _SLUG.sub(lambda found: values[found[1]], self.answer)
+
+
+def read_catalogue(path: str | Path) -> dict[str, Entry]:
+    """The entries of a catalogue file, in order.
+
+    Args:
+        path: A YAML file: for each entry ``text``, ``answer`` and ``claims`` (see `Entry`).
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An entry or a claim has other fields, or a role that is none of `ROLES`.
+    """
+    import yaml
+
+    entries = {}
+    for name, content in yaml.safe_load(Path(path).read_text(encoding="utf-8")).items():
+        if not isinstance(content, dict) or not {"text"} <= content.keys() <= {"text", "answer", "claims"}:
+            raise ValueError(f"path: entry {name} must have a text, and may have an answer and claims")
+        entry = Entry(name, content["text"], content.get("answer", ""), content.get("claims", {}))
+        for slug, fields in entry.claims.items():
+            if unknown := sorted(fields.keys() - _FIELDS):
+                raise ValueError(f"path: {name}.{slug} has {', '.join(unknown)}, expected {', '.join(sorted(_FIELDS))}")
+            if fields.get("role", ROLES[0]) not in ROLES:
+                raise ValueError(f"path: {name}.{slug} has the role {fields['role']!r}, expected {', '.join(ROLES)}")
+        entries[name] = entry
+    return entries
+
+
+def _listed(id: str) -> dict[str, Any]:
+    """What the nearest catalogue has for the claim: nothing, where there is none."""
+    folder = Path.cwd()
+    path = next(
+        (up / "book" / "claims.yml" for up in (folder, *folder.parents) if (up / "book/claims.yml").exists()), None
+    )
+    entry, _, slug = str(id).partition(".")
+    if path is None or (found := _catalogue(path, path.stat().st_mtime_ns).get(entry)) is None:
+        return {}
+    return {name: content for name, content in found.claims.get(slug, {}).items() if name != "role"}
+
+
+@functools.lru_cache(1)
+def _catalogue(path: Path, _: int) -> dict[str, Entry]:
+    return read_catalogue(path)
 
 
 def note(name: str, value: SupportsFloat, digits: int = 2) -> None:
