@@ -116,7 +116,7 @@ def _runs(source: str) -> ast.Module:
 
 
 def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT, code: Code | None = None) -> str:
-    """What an execution depends on: its code, the modules behind its imports, its claims, the results replayed, the profile.
+    """What an execution depends on: code, the modules behind its imports, claims, the results replayed, the profile.
 
     Prose is left out on purpose: editing it calls for new pages, not for new numbers.
     """
@@ -132,7 +132,7 @@ def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT, code: C
 
 
 def listed_claims(notebook: dict[str, Any], root: Path) -> dict[str, Any]:
-    """What the catalogue has for the claims that the notebook names or has made; their role is a matter of the pages."""
+    """What the catalogue has for the claims that the notebook names or made; their role is for the pages alone."""
     path = root / "book" / "claims.yml"
     catalogue = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
     found = {}
