@@ -57,8 +57,8 @@ def test_the_jitter_moves_a_little_and_always_alike(dtype: type) -> None:
     size = np.linalg.norm((one - values).astype(float)) / np.linalg.norm(values.astype(float))
     assert 1e-13 < size < 1e-8 and one.dtype == dtype
     assert (one == again).all() and (one != other).any()
-    whole = np.arange(5)
-    assert jitter.jittered(whole, 1) is whole
+    for whole in (np.arange(5), np.arange(5).astype(dtype), np.zeros(0, dtype)):
+        assert jitter.jittered(whole, 1) is whole
 
 
 def test_a_kernel_begins_with_the_jitter(monkeypatch: pytest.MonkeyPatch) -> None:
