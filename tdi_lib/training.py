@@ -1,6 +1,6 @@
 """Train a :class:`~tdi_lib.ssm.SequenceModel`, or many at once: AdamW, early stopping on validation.
 
-Needs the ``train`` extra. Everything is explicit and seeded: two calls with the same arguments on one machine give the
+Everything is explicit and seeded: two calls with the same arguments on one machine give the
 same weights.
 """
 
@@ -9,20 +9,18 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from tdi_lib.samples import check_lengths, instance_of, positive_int, real_array
 from tdi_lib.ssm import SequenceModel
 
-__all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "load_weights", "predict", "save_weights"]
+__all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "predict"]
 
 _SLICE = 64  # validation sequences of each model that are looked at at once
 Set = tuple[Tensor, ...]  # sequences (P L D), targets, and lengths (P) if any sequence is padded
@@ -436,7 +434,7 @@ class _Stack:
                 self.state[name] = tensor[places]
 
 
-# ---- predictions and weights ---------------------------------------------------------------------
+# ---- predictions ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -494,23 +492,6 @@ def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike, *, lengths: Array
     bins = (confidence * 10).long().clamp(max=9)
     gap = torch.zeros(10, dtype=torch.float64).index_add_(0, bins, correct - confidence)
     return Scores(loss, float(correct.mean()), float(gap.abs().sum() / len(labels)))
-
-
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the weights as safetensors: data only, never code.
-
-    >>> import tempfile
-    >>> model = SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_weights(model, f"{folder}/weights.safetensors")
-    ...     load_weights(SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1), f"{folder}/weights.safetensors")
-    """
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(path))
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights written by :func:`save_weights` into ``model``, strictly: RuntimeError if names or shapes differ."""
-    model.load_state_dict(load_file(str(path)))
 
 
 def _inputs(

@@ -2,14 +2,13 @@
 
 import copy
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tdi_lib.ssm import SequenceModel
-from tdi_lib.training import _endless_batches, evaluate, fit, fit_many, load_weights, predict, save_weights
+from tdi_lib.training import _endless_batches, evaluate, fit, fit_many, predict
 
 
 def tones(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -244,14 +243,6 @@ def test_scores_by_hand() -> None:
         if inside.any():
             error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
     assert np.isclose(scores.calibration, error)
-
-
-def test_weights_travel_as_safetensors(tmp_path: Path) -> None:
-    model, other = make(seed=0), make(seed=1)
-    save_weights(model, tmp_path / "w.safetensors")
-    load_weights(other, tmp_path / "w.safetensors")
-    x, _ = tones(4, 0)
-    assert torch.equal(predict(model, x), predict(other, x))
 
 
 def test_divergence_is_said_and_undone() -> None:
