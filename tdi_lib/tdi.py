@@ -18,7 +18,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
@@ -193,16 +193,16 @@ def match_power_spectrum_(
     if share < 1 and solver == "adam":
         raise ValueError(f"share must be 1 with solver 'adam', got {share}")
     steps = positive_int("steps", steps)
-    _check_placement(spectrum, decay, spread, crowding)
+    shape = _shape(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "adam" and isinstance(ssm, DiagonalSSM):
         _descend_(ssm, spectrum, steps)
         changed = ("log_dt", *_PLACED)
     elif solver == "nnls" and isinstance(ssm, MimoSSM):
-        changed = _place_modes_(ssm, spectrum, decay, spread, crowding, generator)
+        changed = _place_modes_(ssm, spectrum, shape, generator)
     elif solver == "nnls" and isinstance(ssm, SisoSSM):
-        changed = _place_channels_(ssm, spectrum, decay, spread, crowding, share, generator)
+        changed = _place_channels_(ssm, spectrum, shape, share, generator)
     else:
         raise ValueError("solver must be 'nnls' for a layer other than DiagonalSSM, got 'adam'")
     after = spectral_loss(ssm, spectrum)
@@ -249,10 +249,10 @@ def matched_poles(
     ((16, 8), True)
     """
     d_model, n_pairs = positive_int("d_model", d_model), positive_int("n_pairs", n_pairs)
-    _check_placement(spectrum, decay, spread, crowding)
+    shape = _shape(spectrum, decay, spread, crowding)
     if not isinstance(seed, np.random.Generator):
         seed = np.random.default_rng(positive_int("seed", seed, minimum=0))
-    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)[:2]
+    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), shape)[:2]
 
 
 def tdi_init_(
@@ -491,19 +491,30 @@ def _focused_weights(
     return real + 1j * imag
 
 
-def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> None:
+class _Shape(NamedTuple):
+    """What :func:`match_power_spectrum_` makes of a filter."""
+
+    decay: float
+    spread: float
+    crowding: float
+
+
+def _shape(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> _Shape:
     instance_of("spectrum", spectrum, TaskSpectrum)
-    real_number("decay", decay, low=1e-6, high=10.0)
-    real_number("spread", spread, low=0.0, high=math.pi)
-    real_number("crowding", crowding, low=0.0, high=1.0)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
+    return _Shape(
+        real_number("decay", decay, low=1e-6, high=10.0),
+        real_number("spread", spread, low=0.0, high=math.pi),
+        real_number("crowding", crowding, low=0.0, high=1.0),
+    )
 
 
 def _placed(
-    spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
+    spectrum: TaskSpectrum, draw: np.ndarray, shape: _Shape, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
+    decay, spread, crowding = shape
     grid = dft_grid(spectrum.omega.size)
     input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
     importance = np.interp(grid, spectrum.omega, spectrum.importance)
@@ -539,19 +550,13 @@ def _placed(
 
 
 def _place_channels_(
-    ssm: SisoSSM,
-    spectrum: TaskSpectrum,
-    decay: float,
-    spread: float,
-    crowding: float,
-    share: float,
-    generator: torch.Generator | None,
+    ssm: SisoSSM, spectrum: TaskSpectrum, shape: _Shape, share: float, generator: torch.Generator | None
 ) -> tuple[str, ...]:
     """Place the poles of channels that each have their own; returns the names of what was set."""
     before = _tensors(ssm)
     n_channels, n_pairs = ssm.log_poles.shape
     drawn = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
-    *placed, matched = _placed(spectrum, drawn, decay, spread, crowding, share)
+    *placed, matched = _placed(spectrum, drawn, shape, share)
     old = arrays(ssm.log_poles, ssm.residues)
     new = (np.where(matched[:, None], *pair) for pair in zip(placed, old, strict=True))
     ssm.set_log_poles_(*map(torch.as_tensor, new))
@@ -564,12 +569,7 @@ def _place_channels_(
 
 
 def _place_modes_(
-    ssm: MimoSSM,
-    spectrum: TaskSpectrum,
-    decay: float,
-    spread: float,
-    crowding: float,
-    generator: torch.Generator | None,
+    ssm: MimoSSM, spectrum: TaskSpectrum, shape: _Shape, generator: torch.Generator | None
 ) -> tuple[str, ...]:
     """Place the modes that all inputs and outputs share, in filters of ``_CLUSTER`` poles.
 
@@ -577,12 +577,12 @@ def _place_modes_(
     neighbours in opposite senses of time where the layer runs in both.
     """
     before = _tensors(ssm)
-    shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
-    n_outputs, n_modes = shape[-2:]
-    n_senses = shape[0] if len(shape) == 3 else 1
+    gains, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]  # (H N) or (2 H N)
+    n_outputs, n_modes = gains[-2:]
+    n_senses = gains[0] if len(gains) == 3 else 1
     n_filters = max(n_modes // _CLUSTER, 1)
     drawn = torch.rand(n_filters, n_modes // n_filters + 1, generator=generator, dtype=torch.float64).numpy()
-    poles, residues, _ = _placed(spectrum, drawn, decay, spread, crowding)  # (Q n)
+    poles, residues, _ = _placed(spectrum, drawn, shape)  # (Q n)
 
     normal = (torch.randn(n, n, generator=generator, dtype=torch.float64).numpy() for n in (n_inputs, n_outputs))
     into, out = (np.linalg.qr(each)[0] for each in normal)
@@ -596,7 +596,7 @@ def _place_modes_(
     # poles that are left over wait without an input: those of the first filters again
     some = np.arange(n_modes) % poles.size
     b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
-    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
+    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(gains)  # (S H N)
     log_poles = poles.ravel()[some]
     power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
     c = c / math.sqrt(power)  # unit power of the outputs, on average
