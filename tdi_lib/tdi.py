@@ -17,8 +17,8 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
@@ -71,7 +71,7 @@ __all__ = [
 # ---- matching ------------------------------------------------------------------------------------
 
 
-PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
+_PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 _N_CENTRES = 128
 _CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
 _LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
@@ -193,14 +193,16 @@ def match_power_spectrum_(
     if share < 1 and solver == "adam":
         raise ValueError(f"share must be 1 with solver 'adam', got {share}")
     steps = positive_int("steps", steps)
-    _check_placement(spectrum, decay, spread, crowding)
+    shape = _shape(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
-    if solver == "nnls":
-        changed = _place_(ssm, spectrum, decay, spread, crowding, share, generator)
-    elif isinstance(ssm, DiagonalSSM):
+    if solver == "adam" and isinstance(ssm, DiagonalSSM):
         _descend_(ssm, spectrum, steps)
-        changed = ("log_dt", *PLACED)
+        changed = ("log_dt", *_PLACED)
+    elif solver == "nnls" and isinstance(ssm, MimoSSM):
+        changed = _place_modes_(ssm, spectrum, shape, generator)
+    elif solver == "nnls" and isinstance(ssm, SisoSSM):
+        changed = _place_channels_(ssm, spectrum, shape, share, generator)
     else:
         raise ValueError("solver must be 'nnls' for a layer other than DiagonalSSM, got 'adam'")
     after = spectral_loss(ssm, spectrum)
@@ -247,10 +249,10 @@ def matched_poles(
     ((16, 8), True)
     """
     d_model, n_pairs = positive_int("d_model", d_model), positive_int("n_pairs", n_pairs)
-    _check_placement(spectrum, decay, spread, crowding)
+    shape = _shape(spectrum, decay, spread, crowding)
     if not isinstance(seed, np.random.Generator):
         seed = np.random.default_rng(positive_int("seed", seed, minimum=0))
-    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)[:2]
+    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), shape)[:2]
 
 
 def tdi_init_(
@@ -295,52 +297,53 @@ def tdi_init_(
     >>> tdi_init_(model, x, x @ np.cos(np.arange(32))).changed
     ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
     """
-    targets = find_ssms(model)
-    numbers = [str(number + 1) for number in range(len(targets))]
-    one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
-    if layers not in ("all", "composite", "each"):
-        chosen = list(targets)[0 if layers == "first" else numbers.index(layers)]
-        targets = {chosen: targets[chosen]}
-    elif layers == "each" and len(targets) > 1:
-        if not isinstance(model, SequenceModel):
-            raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
-        if estimate.get("lengths") is not None:
-            raise ValueError("layers must not be 'each' where sequences differ in length")
-    first = next(iter(targets))
-    start = time.perf_counter()
+    padded = estimate.get("lengths") is not None
+    targets = _layers(model, layers, padded)
+    if guard and y is None:
+        raise ValueError("y must be given for a guard, got None")
+    if guard and padded:
+        raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
+    (first, ssm), *_ = targets.items()
+    start, comparison = time.perf_counter(), None
     spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
-    comparison = None
-    if guard:
-        if y is None:
-            raise ValueError("y must be given for a guard, got None")
-        if estimate.get("lengths") is not None:
-            raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
-        options = {"solver": solver, "share": share}
-        comparison = _ask(targets[first], x, y, spectrum.method, options, generator, estimate)
+    options: dict[str, Any] = {"solver": solver, "share": share}
+    if guard and y is not None:
+        comparison = _ask(ssm, x, y, spectrum.method, options, generator, estimate)
         if not comparison.better:
-            loss = spectral_loss(targets[first], spectrum)
+            loss = spectral_loss(ssm, spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison, first)
     if layers == "composite":
         root = spectrum.power ** (1 / len(targets))
         spectrum = dataclasses.replace(spectrum, power=root / root.mean())
     reports = []
     for index, ssm in enumerate(targets.values()):
-        if isinstance(model, SequenceModel) and layers == "each" and index > 0:
-            inputs, target = _entering(model, index, x, y)
-            wanted = estimate_task_spectrum(inputs, target, method=method, **estimate)
-        else:
-            wanted = spectrum
-        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, share=share, generator=generator))
+        if layers == "each" and index > 0:
+            spectrum = estimate_task_spectrum(*_entering(model, index, x, y), method=method, **estimate)
+        reports.append(match_power_spectrum_(ssm, spectrum, **options, generator=generator))
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
     return dataclasses.replace(reports[0], seconds=seconds, changed=changed, guard=comparison, layer=first)
 
 
+def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> dict[str, SSMAdapter]:
+    """The layers that are meant, by name."""
+    found = find_ssms(model)
+    numbers = [str(number + 1) for number in range(len(found))]
+    one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
+    if layers not in ("all", "composite", "each"):
+        name = list(found)[0 if layers == "first" else numbers.index(layers)]
+        return {name: found[name]}
+    if layers == "each" and len(found) > 1:
+        if not isinstance(model, SequenceModel):
+            raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
+        if padded:
+            raise ValueError("layers must not be 'each' where sequences differ in length")
+    return found
+
+
 @torch.no_grad()
-def _entering(
-    model: SequenceModel, index: int, x: ArrayLike, y: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _entering(model: Any, index: int, x: ArrayLike, y: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
     """What enters a layer (P, L, H), for samples of evenly spaced targets, and those targets."""
     inputs, target = check_inputs(x), None if y is None else np.asarray(y)
     order = (
@@ -488,19 +491,30 @@ def _focused_weights(
     return real + 1j * imag
 
 
-def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> None:
+class _Shape(NamedTuple):
+    """What :func:`match_power_spectrum_` makes of a filter."""
+
+    decay: float
+    spread: float
+    crowding: float
+
+
+def _shape(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> _Shape:
     instance_of("spectrum", spectrum, TaskSpectrum)
-    real_number("decay", decay, low=1e-6, high=10.0)
-    real_number("spread", spread, low=0.0, high=math.pi)
-    real_number("crowding", crowding, low=0.0, high=1.0)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
+    return _Shape(
+        real_number("decay", decay, low=1e-6, high=10.0),
+        real_number("spread", spread, low=0.0, high=math.pi),
+        real_number("crowding", crowding, low=0.0, high=1.0),
+    )
 
 
 def _placed(
-    spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
+    spectrum: TaskSpectrum, draw: np.ndarray, shape: _Shape, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
+    decay, spread, crowding = shape
     grid = dft_grid(spectrum.omega.size)
     input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
     importance = np.interp(grid, spectrum.omega, spectrum.importance)
@@ -535,53 +549,62 @@ def _placed(
     return poles, residues, matched
 
 
-def _place_(
-    ssm: SSMAdapter,
-    spectrum: TaskSpectrum,
-    decay: float,
-    spread: float,
-    crowding: float,
-    share: float,
-    generator: torch.Generator | None,
+def _place_channels_(
+    ssm: SisoSSM, spectrum: TaskSpectrum, shape: _Shape, share: float, generator: torch.Generator | None
 ) -> tuple[str, ...]:
-    """Place the poles; returns the names of what was set."""
+    """Place the poles of channels that each have their own; returns the names of what was set."""
     before = _tensors(ssm)
-    uniform = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
-    if isinstance(ssm, MimoSSM):
-        shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
-        n_outputs, n_modes = shape[-2:]
-        directions = shape[0] if len(shape) == 3 else 1
-        n_filters = max(n_modes // _CLUSTER, 1)
-        drawn = uniform(n_filters, n_modes // n_filters + 1)
-        poles, residues, _ = _placed(spectrum, drawn, decay, spread, crowding)
-        # one pair of an input and an output direction after another; neighbours run in opposite senses of time
-        sense, pair = np.arange(n_filters) % directions, np.arange(n_filters) // directions
-        normal = lambda n: torch.randn(n, n, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
-        into, out = (np.linalg.qr(normal(n))[0] for n in (n_inputs, n_outputs))
-        i, j = pair % n_outputs, (pair + pair // math.lcm(n_inputs, n_outputs)) % n_inputs
-        b = residues[:, :, None] * into[j][:, None, :]  # (Q n D)
-        c = np.zeros((n_filters, poles.shape[1], directions, n_outputs))
-        c[np.arange(n_filters), :, sense] = out[i][:, None, :]
-        # poles that are left over wait without an input: those of the first filters again
-        some = np.arange(n_modes) % poles.size
-        b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
-        c = np.moveaxis(c.reshape(-1, directions, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
-        log_poles = poles.ravel()[some]
-        power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
-        c = c / math.sqrt(power)  # unit power of the outputs, on average
-        ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
-    else:
-        n_channels, n_pairs = ssm.log_poles.shape
-        drawn = uniform(n_channels, n_pairs + 1)
-        poles, residues, matched = _placed(spectrum, drawn, decay, spread, crowding, share)
-        old = arrays(ssm.log_poles, ssm.residues)
-        new = (np.where(matched[:, None], *pair) for pair in zip((poles, residues), old, strict=True))
-        ssm.set_log_poles_(*map(torch.as_tensor, new))
-    if isinstance(ssm, DiagonalSSM):
-        with torch.no_grad():  # what is kept is kept to the last bit
-            for name in PLACED:
-                getattr(ssm, name)[torch.as_tensor(~matched)] = before[name][torch.as_tensor(~matched)]
-        return PLACED
+    n_channels, n_pairs = ssm.log_poles.shape
+    drawn = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
+    *placed, matched = _placed(spectrum, drawn, shape, share)
+    old = arrays(ssm.log_poles, ssm.residues)
+    new = (np.where(matched[:, None], *pair) for pair in zip(placed, old, strict=True))
+    ssm.set_log_poles_(*map(torch.as_tensor, new))
+    if not isinstance(ssm, DiagonalSSM):
+        return _changed(ssm, before)
+    with torch.no_grad():  # what is kept is kept to the last bit
+        for name in _PLACED:
+            getattr(ssm, name)[torch.as_tensor(~matched)] = before[name][torch.as_tensor(~matched)]
+    return _PLACED
+
+
+def _place_modes_(
+    ssm: MimoSSM, spectrum: TaskSpectrum, shape: _Shape, generator: torch.Generator | None
+) -> tuple[str, ...]:
+    """Place the modes that all inputs and outputs share, in filters of ``_CLUSTER`` poles.
+
+    Each filter reads one direction of the inputs and writes one of the outputs: one pair of directions after another,
+    neighbours in opposite senses of time where the layer runs in both.
+    """
+    before = _tensors(ssm)
+    gains, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]  # (H N) or (2 H N)
+    n_outputs, n_modes = gains[-2:]
+    n_senses = gains[0] if len(gains) == 3 else 1
+    n_filters = max(n_modes // _CLUSTER, 1)
+    drawn = torch.rand(n_filters, n_modes // n_filters + 1, generator=generator, dtype=torch.float64).numpy()
+    poles, residues, _ = _placed(spectrum, drawn, shape)  # (Q n)
+
+    normal = (torch.randn(n, n, generator=generator, dtype=torch.float64).numpy() for n in (n_inputs, n_outputs))
+    into, out = (np.linalg.qr(each)[0] for each in normal)
+    sense, pair = np.arange(n_filters) % n_senses, np.arange(n_filters) // n_senses
+    writes = pair % n_outputs
+    reads = (pair + pair // math.lcm(n_inputs, n_outputs)) % n_inputs
+    b = residues[:, :, None] * into[reads][:, None, :]  # (Q n D)
+    c = np.zeros((n_filters, poles.shape[1], n_senses, n_outputs))
+    c[np.arange(n_filters), :, sense] = out[writes][:, None, :]
+
+    # poles that are left over wait without an input: those of the first filters again
+    some = np.arange(n_modes) % poles.size
+    b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
+    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(gains)  # (S H N)
+    log_poles = poles.ravel()[some]
+    power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
+    c = c / math.sqrt(power)  # unit power of the outputs, on average
+    ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
+    return _changed(ssm, before)
+
+
+def _changed(ssm: SSMAdapter, before: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
 
 
@@ -646,6 +669,23 @@ class Comparison:
         return self.difference + self.standard_error < 0
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Several starts on held-out samples: the squared misses (P,) of each, and the read-out that was asked."""
+
+    misses: dict[str, np.ndarray]
+    order: str
+
+    def compare(self, base: str, rival: str) -> Comparison:
+        """Two of them."""
+        first, second = self.misses[base], self.misses[rival]
+        difference = second - first
+        standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        return Comparison(
+            float(first.mean()), float(second.mean()), float(difference.mean()), standard_error, self.order
+        )
+
+
 def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> Comparison:
     r"""Ask the samples which of two layers is the better start: each half tests what was fitted on the other.
 
@@ -672,6 +712,11 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
     >>> compare_starts(slow, tuned, x, y).better, compare_starts(tuned, slow, x, y).better
     (True, False)
     """
+    return held_out_starts({"base": base, "rival": rival}, x, y, order=order).compare("base", "rival")
+
+
+def held_out_starts(starts: Mapping[str, Layer], x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> HeldOut:
+    """:func:`compare_starts` of several layers, each fitted once on each half."""
     order = one_of("order", order, _ORDERS)
     samples = CheckedSamples.of(x, y)
     if order == "auto":
@@ -687,7 +732,7 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
 
         return of_half
 
-    return dataclasses.replace(_compare(features(base), features(rival), samples, y), order=order)
+    return _held_out({name: features(layer) for name, layer in starts.items()}, samples, y, order)
 
 
 def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
@@ -709,30 +754,28 @@ def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike
     >>> compare_features(mean, power, x, (x**2).mean(axis=1)).better
     True
     """
-    return _compare(base, rival, CheckedSamples.of(x, y), y)
+    return _held_out({"base": base, "rival": rival}, CheckedSamples.of(x, y), y, "given").compare("base", "rival")
 
 
-def _compare(base: Features, rival: Features, samples: CheckedSamples, y: ArrayLike) -> Comparison:
+def _held_out(starts: Mapping[str, Features], samples: CheckedSamples, y: ArrayLike, order: str) -> HeldOut:
     inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
     if len(inputs) < _MIN_SAMPLES:
         raise ValueError(f"x must hold at least {_MIN_SAMPLES} sequences to be split, got {len(inputs)}")
     labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     halves = np.zeros(len(inputs), bool)
     halves[np.lexsort(target.T)[::2]] = True
-    misses = np.zeros((2, len(inputs)))
+    misses = {name: np.zeros(len(inputs)) for name in starts}
     for fit in (halves, ~halves):
-        for row, name, make in zip(misses, ("base", "rival"), (base, rival), strict=True):
+        mean = target[fit].mean(axis=0)
+        for name, make in starts.items():
             raw = real_array(name, make(inputs[fit], labels[fit])(inputs), ndim=(2,), what="features (P, M)")
             if len(raw) != len(inputs):
                 raise ValueError(f"{name} must give a row for each of {len(inputs)} sequences, got shape {raw.shape}")
             features = raw - raw[fit].mean(axis=0)
-            mean = target[fit].mean(axis=0)
             path = ridge_path(features[fit], target[fit] - mean)
-            row[~fit] = ((features[~fit] @ path.weights[path.best] + mean - target[~fit]) ** 2).mean(axis=1)
-    difference = misses[1] - misses[0]
-    standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    base_miss, rival_miss = map(float, misses.mean(axis=1))
-    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, "given")
+            predicted = features[~fit] @ path.weights[path.best] + mean
+            misses[name][~fit] = ((predicted - target[~fit]) ** 2).mean(axis=1)
+    return HeldOut(misses, order)
 
 
 def forecast_gain(

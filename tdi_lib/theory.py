@@ -83,17 +83,17 @@ def convolution_operator(kernels: ArrayLike) -> LinearOperator:
     kernels = np.atleast_2d(real_array("kernels", kernels, ndim=(1, 2), what="impulse responses (L,) or (H, L)"))
     n_channels, length = kernels.shape
     n = scipy.fft.next_fast_len(2 * length - 1, real=True)  # long enough that nothing wraps around
-    response = _rfft(kernels, n)  # (H F)
+    response = scipy.fft.rfft(kernels, n)  # (H F)
 
     # Vectors are columns; transposed, they lie in memory one after the other, where FFTs are fastest.
     def forward(x: np.ndarray) -> np.ndarray:
-        product = _rfft(x.T, n)[..., None, :] * response  # (K H F)
-        return _irfft(product, n)[..., :length].reshape(*x.T.shape[:-1], -1).T
+        product = scipy.fft.rfft(x.T, n)[..., None, :] * response  # (K H F)
+        return scipy.fft.irfft(product, n, overwrite_x=True)[..., :length].reshape(*x.T.shape[:-1], -1).T
 
     def adjoint(y: np.ndarray) -> np.ndarray:
         signals = y.T.reshape(*y.T.shape[:-1], n_channels, length)
-        product = (_rfft(signals, n) * response.conj()).sum(axis=-2)  # (K F)
-        return _irfft(product, n)[..., :length].T
+        product = (scipy.fft.rfft(signals, n) * response.conj()).sum(axis=-2)  # (K F)
+        return scipy.fft.irfft(product, n, overwrite_x=True)[..., :length].T
 
     return LinearOperator(
         (n_channels * length, length), dtype=float, matvec=forward, matmat=forward, rmatvec=adjoint, rmatmat=adjoint
@@ -113,22 +113,14 @@ def covariance_operator(autocovariance: ArrayLike) -> LinearOperator:
     column = np.zeros(n)
     column[:length] = r
     column[n - length + 1 :] = r[:0:-1]
-    spectrum = _rfft(column, n).real  # of a circulant that holds the matrix in its corner
+    spectrum = scipy.fft.rfft(column, n).real  # of a circulant that holds the matrix in its corner
 
     def multiply(x: np.ndarray) -> np.ndarray:
-        return _irfft(_rfft(x.T, n) * spectrum, n)[..., :length].T
+        return scipy.fft.irfft(scipy.fft.rfft(x.T, n) * spectrum, n, overwrite_x=True)[..., :length].T
 
     return LinearOperator(
         (length, length), dtype=float, matvec=multiply, matmat=multiply, rmatvec=multiply, rmatmat=multiply
     )
-
-
-def _rfft(signals: np.ndarray, n: int) -> np.ndarray:
-    return scipy.fft.rfft(signals, n)
-
-
-def _irfft(spectra: np.ndarray, n: int) -> np.ndarray:
-    return scipy.fft.irfft(spectra, n, overwrite_x=True)
 
 
 def lanczos_measure(
@@ -280,7 +272,7 @@ def extreme_singular_values(kernel: ArrayLike) -> ExtremeSingularValues:
     length = kernel.size
     lag, size = np.arange(length), np.abs(kernel)
     n = scipy.fft.next_fast_len(8 * length, real=True)
-    response = _rfft(kernel, n)
+    response = scipy.fft.rfft(kernel, n)
     power = np.abs(response) ** 2
     spacing, slope = 2 * np.pi / n, lag @ size
     slack = spacing**2 / 4 * (slope**2 + size.sum() * (lag**2 @ size))  # h^2/8 times a bound on the second derivative

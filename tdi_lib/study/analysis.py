@@ -102,6 +102,9 @@ def complete(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 # ---- intervals -----------------------------------------------------------------------------------
 
 
+_LEVEL = 0.95  # of every interval
+
+
 class Interval(NamedTuple):
     """A number with the ends of its confidence interval."""
 
@@ -123,16 +126,12 @@ class PairedDifference(NamedTuple):
     high: float
 
 
-def paired_difference(
-    base: ArrayLike, other: ArrayLike, *, confidence: float = 0.95, seed: int = 0
-) -> PairedDifference:
-    """Mean paired difference ``other - base`` with a percentile bootstrap interval over the pairs.
+def paired_difference(base: ArrayLike, other: ArrayLike) -> PairedDifference:
+    """Mean paired difference ``other - base`` with the 95 % interval of a percentile bootstrap over the pairs.
 
     Args:
         base: one value per seed (S,), at least two.
         other: the same seeds in the same order (S,).
-        confidence: level of the interval.
-        seed: of the 9,999 resamples.
 
     With few pairs the interval is too narrow (three pairs have only ten distinct resamples): read it as a range, not as
     a test.
@@ -142,7 +141,6 @@ def paired_difference(
     """
     first = real_array("base", base, ndim=(1,), what="one value per seed (S,)")
     second = real_array("other", other, ndim=(1,), what="one value per seed (S,)")
-    confidence = real_number("confidence", confidence, low=0.5, high=0.9999)
     if first.shape != second.shape:
         raise ValueError(f"other must pair with base, got shapes {second.shape} and {first.shape}")
     if first.size < 2:
@@ -151,16 +149,16 @@ def paired_difference(
     result = scipy.stats.bootstrap(
         (difference,),
         np.mean,
-        confidence_level=confidence,
+        confidence_level=_LEVEL,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(0),
     )
     interval = result.confidence_interval
     return PairedDifference(float(difference.mean()), float(interval.low), float(interval.high))
 
 
-def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None, *, confidence: float = 0.95) -> Interval:
-    """Mean over groups, each with the mean of its values, and Student's interval for it.
+def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None) -> Interval:
+    """Mean over groups, each with the mean of its values, and Student's 95 % interval for it.
 
     Runs on one data set are no independent witnesses of what happens on others: so the data sets are the groups, and
     what counts is how many there are.
@@ -168,7 +166,6 @@ def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None, *, confiden
     Args:
         values: one per run (P,).
         groups: which group each belongs to (P,); by default every value is one of its own. At least two.
-        confidence: level of the interval.
 
     >>> grouped_mean([1.0, 1.2, 3.0, 2.8], ["a", "a", "b", "b"]).value
     2.0
@@ -176,10 +173,9 @@ def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None, *, confiden
     [0.8, 1.2]
     """
     x, members = _grouped(values, groups)
-    confidence = real_number("confidence", confidence, low=0.5, high=0.9999)
     means = np.array([x[rows].mean() for rows in members])
     error = means.std(ddof=1) / np.sqrt(len(means))
-    reach = float(scipy.stats.t.ppf(0.5 + confidence / 2, len(means) - 1) * error)
+    reach = float(scipy.stats.t.ppf(0.5 + _LEVEL / 2, len(means) - 1) * error)
     centre = float(means.mean())
     return Interval(centre, centre - reach, centre + reach)
 
@@ -188,18 +184,14 @@ def grouped_bootstrap(
     statistic: Callable[[np.ndarray], float],
     groups: ArrayLike,
     *,
-    confidence: float = 0.95,
     n_resamples: int = 2000,
-    seed: int = 0,
 ) -> Interval:
-    """A statistic of all rows, with the percentile interval of resampling whole groups of them.
+    """A statistic of all rows, with the 95 % percentile interval of resampling whole groups of them.
 
     Args:
         statistic: of row numbers (K,), which may repeat. Resamples for which it is not finite are left out.
-        groups: which group each row belongs to (P,); at least two.
-        confidence: level of the interval. With few groups it is somewhat too narrow.
+        groups: which group each row belongs to (P,); at least two. With few the interval is somewhat too narrow.
         n_resamples: how often to draw as many groups as there are.
-        seed: of the draws.
 
     Raises:
         ValueError: naming the argument; also if ``statistic`` is not finite on all rows.
@@ -209,16 +201,15 @@ def grouped_bootstrap(
     Interval(value=2.5, low=0.5, high=4.5)
     """
     rows, members = _grouped(np.arange(np.size(groups)), groups)
-    confidence = real_number("confidence", confidence, low=0.5, high=0.9999)
     value = float(statistic(rows.astype(int)))
     if not np.isfinite(value):
         raise ValueError(f"statistic must be finite on all rows, got {value}")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = generator.integers(len(members), size=(positive_int("n_resamples", n_resamples), len(members)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of statistics that a resample leaves undefined
         found = np.array([float(statistic(np.concatenate([members[k] for k in draw]))) for draw in drawn])
-    low, high = np.quantile(found[np.isfinite(found)], [0.5 - confidence / 2, 0.5 + confidence / 2])
+    low, high = np.quantile(found[np.isfinite(found)], [0.5 - _LEVEL / 2, 0.5 + _LEVEL / 2])
     return Interval(value, float(min(low, value)), float(max(high, value)))
 
 

@@ -20,7 +20,7 @@ from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
 from tdi_lib.ssm import SequenceModel, poles_random
 from tdi_lib.study.plans import BANKS, INITS, TOGETHER, Trial
 from tdi_lib.tdi import compare_features, compare_starts, forecast_gain, label_noise, spectral_loss, tdi_init_
-from tdi_lib.training import FitResult, evaluate, fit, fit_many, predict
+from tdi_lib.training import FitResult, evaluate, fit_many, predict
 
 __all__ = ["RESPONSE", "autocorrelation_steps", "forecast_trial", "run_trial", "run_trials"]
 
@@ -99,16 +99,16 @@ class _Prepared:
 
 
 @functools.lru_cache(maxsize=1)  # trials that are trained together share one
-def _load(name: str, progress: bool) -> sets.SequenceDataset:
-    return sets.load(name, progress=progress)
+def _load(name: str) -> sets.SequenceDataset:
+    return sets.load(name, progress=False)
 
 
-def _prepare(trial: Trial, progress: bool) -> _Prepared:
+def _prepare(trial: Trial) -> _Prepared:
     one_of("trial.init", trial.init, INITS)
     bank = trial.init in BANKS
     if not bank and trial.layers != "first":
         raise ValueError(f"trial.layers must be first with init {trial.init}, got {trial.layers!r}")
-    data = _load(trial.dataset, progress)
+    data = _load(trial.dataset)
     part = data.subset(trial.n, seed=trial.seed)
     # the scale of the data from the training part alone
     lengths = lengths_of(part.x)
@@ -158,33 +158,38 @@ def _prepare(trial: Trial, progress: bool) -> _Prepared:
         else estimate_task_spectrum(x, part.y, lengths=lengths)
     )
     if trial.pretrain_steps > 0:
-        init_seconds += _pretrain_(model, trial, x, x_val, progress)
+        init_seconds += _pretrain_(model, trial, x, x_val)
     sets = (x, part.y, x_val, part.y_val)
     return _Prepared(trial, model, sets, data, (mean, scale), task, init_seconds, _look(model, task), drawn)
 
 
-def _fit(model: SequenceModel, sets: tuple[np.ndarray, ...], trial: Trial, max_steps: int, progress: bool) -> FitResult:
-    """Train as the trial says, alone."""
-    x, y, x_val, y_val = sets
-    return fit(
-        model,
-        x,
-        y,
-        x_val=x_val,
-        y_val=y_val,
-        lengths=lengths_of(x),
-        lengths_val=lengths_of(x_val),
+def _fit(
+    models: list[SequenceModel], data: list[tuple[np.ndarray, ...]], trials: list[Trial], max_steps: int
+) -> list[FitResult | FloatingPointError]:
+    """Train as the trials say, at once."""
+    common = trials[0]
+    return fit_many(
+        models,
+        [(x, y, x_val, y_val) for x, y, x_val, y_val in data],
+        seeds=[trial.seed for trial in trials],
+        lengths=[(lengths_of(x), lengths_of(x_val)) for x, _, x_val, _ in data],
         max_steps=max_steps,
-        patience=trial.patience,
-        batch_size=trial.batch_size,
-        lr=trial.lr,
-        seed=trial.seed,
-        progress=progress,
-        device="gpu" if torch.cuda.is_available() else "cpu",
+        patience=common.patience,
+        batch_size=common.batch_size,
+        lr=common.lr,
+        progress=False,
+        device=_device(),
     )
 
 
-def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndarray, progress: bool) -> float:
+def _fit_alone(model: SequenceModel, data: tuple[np.ndarray, ...], trial: Trial, max_steps: int) -> FitResult:
+    (result,) = _fit([model], [data], [trial], max_steps)
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
+
+
+def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndarray) -> float:
     """Teach the model, but for its decoder, to predict every next value of the training sequences; returns seconds."""
     predictor = SequenceModel(
         model.d_input,
@@ -198,7 +203,7 @@ def _pretrain_(model: SequenceModel, trial: Trial, x: np.ndarray, x_val: np.ndar
     trunk = {name: value for name, value in model.state_dict().items() if not name.startswith("decoder.")}
     predictor.load_state_dict(trunk, strict=False)
     sets = x[:, :-1], x[:, 1:], x_val[:, :-1], x_val[:, 1:]
-    result = _fit(predictor, sets, trial, trial.pretrain_steps, progress)
+    result = _fit_alone(predictor, sets, trial, trial.pretrain_steps)
     model.load_state_dict({name: predictor.state_dict()[name] for name in trunk}, strict=False)
     return result.seconds
 
@@ -213,7 +218,7 @@ def _look(model: SequenceModel, task: TaskSpectrum) -> dict[str, Any]:
     }
 
 
-def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
+def run_trial(trial: Trial) -> dict[str, Any]:
     """Train and score one trial; returns its row.
 
     Besides the configuration:
@@ -232,9 +237,8 @@ def run_trial(trial: Trial, *, progress: bool = False) -> dict[str, Any]:
         ValueError: naming a field of the trial.
         FloatingPointError: if the training diverged.
     """
-    prepared = _prepare(trial, progress)
-    result = _fit(prepared.model, prepared.data, trial, trial.max_steps, progress)
-    return prepared.row(result, _device(), 1)
+    prepared = _prepare(trial)
+    return prepared.row(_fit_alone(prepared.model, prepared.data, trial, trial.max_steps), _device(), 1)
 
 
 def forecast_trial(trial: Trial) -> dict[str, Any]:
@@ -254,7 +258,7 @@ def forecast_trial(trial: Trial) -> dict[str, Any]:
     """
     if trial.init != "lin" or trial.pretrain_steps:
         raise ValueError(f"trial.init must be lin, without pretraining, to be judged against, got {trial.init!r}")
-    prepared, start = _prepare(trial, False), time.perf_counter()
+    prepared, start = _prepare(trial), time.perf_counter()
     x, y = prepared.data[:2]
 
     def matched(x_half: np.ndarray, y_half: np.ndarray) -> SequenceModel:
@@ -308,7 +312,7 @@ def _pooled(model: SequenceModel, x: np.ndarray) -> np.ndarray:
     return torch.cat(seen).double().numpy()
 
 
-def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[str, Any] | Exception]:
+def run_trials(trials: Sequence[Trial]) -> list[dict[str, Any] | Exception]:
     """The rows of :func:`run_trial`, of trials that are trained at once (:func:`~tdi_lib.training.fit_many`).
 
     Trials that differ in more than data subset, seed and initial values (see :data:`~tdi_lib.study.plans.TOGETHER`)
@@ -319,38 +323,20 @@ def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[
         groups.setdefault(tuple(getattr(trial, name) for name in TOGETHER), []).append(index)
     rows: dict[int, dict[str, Any] | Exception] = {}
     for indices in groups.values():
-        prepared: dict[int, _Prepared] = {}
-        for index in indices:
-            ready = _attempt(functools.partial(_prepare, trials[index], progress))
-            if isinstance(ready, Exception):
-                rows[index] = ready
-            else:
-                prepared[index] = ready
+        ready = {index: _attempt(functools.partial(_prepare, trials[index])) for index in indices}
+        rows |= {index: each for index, each in ready.items() if isinstance(each, Exception)}
+        prepared = {index: each for index, each in ready.items() if isinstance(each, _Prepared)}
         if not prepared:
             continue
-        common = trials[indices[0]]
-        try:
-            results = fit_many(
-                [p.model for p in prepared.values()],
-                [p.data for p in prepared.values()],
-                seeds=[p.trial.seed for p in prepared.values()],
-                max_steps=common.max_steps,
-                patience=common.patience,
-                batch_size=common.batch_size,
-                lr=common.lr,
-                progress=progress,
-                device=_device(),
-            )
-        except Exception:  # one may have failed all, or all together be too large: alone each answers for itself
-            rows |= {
-                index: _attempt(functools.partial(run_trial, trials[index], progress=progress)) for index in prepared
-            }
-            continue
-        for (index, ready), result in zip(prepared.items(), results, strict=True):
-            if isinstance(result, Exception):
-                rows[index] = result
+        models, data, which = zip(*((each.model, each.data, each.trial) for each in prepared.values()), strict=True)
+        results = _attempt(functools.partial(_fit, list(models), list(data), list(which), which[0].max_steps))
+        for place, (index, each) in enumerate(prepared.items()):
+            if isinstance(results, Exception):  # one may have failed all, or all be too large: alone each answers
+                rows[index] = _attempt(functools.partial(run_trial, each.trial))
+            elif isinstance(results[place], Exception):
+                rows[index] = results[place]
             else:
-                rows[index] = _attempt(functools.partial(ready.row, result, _device(), len(prepared)))
+                rows[index] = _attempt(functools.partial(each.row, results[place], _device(), len(prepared)))
     return [rows[index] for index in range(len(trials))]
 
 
