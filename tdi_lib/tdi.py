@@ -31,14 +31,13 @@ from tdi_lib.filters import (
     SisoSSM,
     SSMAdapter,
     arrays,
-    by_blocks,
     dft_grid,
     dft_response,
     find_ssms,
+    focused_weights,
     impulse_response,
     mean_power,
     mixed_power,
-    power_tables,
 )
 from tdi_lib.samples import (
     CheckedSamples,
@@ -49,6 +48,7 @@ from tdi_lib.samples import (
     real_array,
     real_number,
 )
+from tdi_lib.scalogram import Scalogram, check_resolutions
 from tdi_lib.spectrum import ENOUGH, TaskSpectrum, better_order, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM, SequenceModel
 from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, ridge_path
@@ -74,7 +74,6 @@ __all__ = [
 PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 _N_CENTRES = 128
 _CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
-_LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +196,8 @@ def match_power_spectrum_(
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "nnls":
-        changed = _place_(ssm, spectrum, decay, spread, crowding, share, generator)
+        placed = functools.partial(_placed, spectrum, decay=decay, spread=spread, crowding=crowding, share=share)
+        changed = _place_(ssm, spectrum, placed, generator)
     elif isinstance(ssm, DiagonalSSM):
         _descend_(ssm, spectrum, steps)
         changed = ("log_dt", *PLACED)
@@ -429,65 +429,6 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
     return ssm.frequency_response(omega).abs() ** 2 * input_power
 
 
-def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
-    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over the DFT's grid.
-
-    With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
-    :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two
-    g's under the mean is an entry of a Nevanlinna-Pick matrix, so one number per pole suffices:
-
-    .. math::
-        \int \bar g_n g_m\, dS = \frac{\overline{f_n} + f_m}{1 - \bar a_n a_m}, \qquad
-        f_n = \int \Bigl(g_n - \tfrac12\Bigr) dS .
-    """
-    n_frequencies = input_power.size
-    length = 2 * n_frequencies - 2
-    weights = input_power * length / (2 * n_frequencies)
-    weights[[0, -1]] *= 2  # the two that have no mirror image
-    lags = np.fft.irfft(weights)  # autocovariance, the mean of S_u cos(l omega)
-
-    coarse, fine = power_tables(log_poles, length)
-    table = np.zeros(coarse.shape[2] * fine.shape[2])
-    table[:length] = lags
-    sums = ((coarse @ table.reshape(coarse.shape[2], -1)) * fine).sum(axis=2)  # sum over l of lag times power
-    f = -sums / np.expm1(length * log_poles) - lags[0] / 2  # (H N)
-
-    a, f_bar = np.exp(log_poles)[:, None, :], f.conj()[:, :, None]
-    a_bar = a.conj().transpose(0, 2, 1)
-    same = (f_bar + f[:, None, :]) / (1 - a_bar * a)  # (H N N)
-    mirrored = (f_bar + f.conj()[:, None, :]) / (1 - a_bar * a.conj())
-    return 2 * np.block(
-        [
-            [(same + mirrored).real, (mirrored - same).imag],
-            [(same + mirrored).imag, (same - mirrored).real],
-        ]
-    )
-
-
-@by_blocks
-def _focused_weights(
-    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
-) -> np.ndarray:
-    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
-
-    Among all weights on the given poles, take those with the least output power :math:`c^\top R c` on the task's input
-    (:func:`_output_covariance`) for a unit response of a given phase at the centre. That is Capon's minimum-variance
-    filter, :math:`c \propto R^{-1} \nabla_c \mathrm{Re}(e^{-i\theta} H(\omega_c))`, scaled to unit output power.
-    """
-    covariance = _output_covariance(log_poles, input_power)
-    turn = np.exp(-1j * phases)[:, None]
-    direct = -turn / np.expm1(log_poles - 1j * centres[:, None])  # (H N)
-    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
-    wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
-    size = covariance.shape[-1]
-    loading = _LOADING * np.trace(covariance, axis1=1, axis2=2) / size
-    loaded = covariance + loading[:, None, None] * np.eye(size)
-    c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
-    c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
-    real, imag = np.split(c[:, :, 0], 2, axis=1)
-    return real + 1j * imag
-
-
 def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> None:
     instance_of("spectrum", spectrum, TaskSpectrum)
     real_number("decay", decay, low=1e-6, high=10.0)
@@ -497,39 +438,64 @@ def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowdi
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
 
 
+def _centers() -> np.ndarray:
+    return (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
+
+
+def _mixture(
+    spectrum: TaskSpectrum, importance: np.ndarray, n_pairs: int, decay: float, spread: float, *, smallest: bool = False
+) -> np.ndarray:
+    """How much of the importance (F,) filters of one decay should make at each center (C,).
+
+    Below L = 2 _N_CENTRES many mixtures make it equally well, and rounding would choose among them. ``smallest`` takes
+    the smallest, as is always done where the importance is constant.
+    """
+    grid = dft_grid(spectrum.omega.size)
+    input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
+    importance = np.interp(grid, spectrum.omega, importance)
+    if not importance.any():
+        raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
+    centers = _centers()
+    # what a channel at each center would add to the layer, its poles evenly spread
+    offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
+    evenly = -decay + 1j * (centers[:, None] + offsets)
+    residues = focused_weights(evenly, centers, np.zeros(_N_CENTRES), input_power=input_power)
+    atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
+    smallest = smallest or bool(np.ptp(importance) <= 1e-9 * importance.max())
+    ridge = 1e-4 * smallest * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
+    rows, wanted = np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)])
+    return np.asarray(scipy.optimize.nnls(rows, wanted)[0])
+
+
+def _matched(share: float, n_channels: int) -> np.ndarray:
+    """Which channels are placed (H), spread evenly over the layer."""
+    return np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0
+
+
+def _clusters(
+    spectrum: TaskSpectrum, draw: np.ndarray, centers: np.ndarray, decays: np.ndarray, spreads: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-poles and residues (H, N) from uniform draws (H, N + 1): a cluster around every channel's center (H)."""
+    input_power = np.interp(dft_grid(spectrum.omega.size), spectrum.omega, spectrum.input_power)
+    poles = -decays[:, None] + 1j * (centers[:, None] + spreads[:, None] * (2 * draw[:, 1:] - 1))
+    return poles, focused_weights(poles, centers, 2 * math.pi * draw[:, 0], input_power=input_power)
+
+
 def _placed(
     spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
-    grid = dft_grid(spectrum.omega.size)
-    input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
-    importance = np.interp(grid, spectrum.omega, spectrum.importance)
-    if not importance.any():
-        raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
-    centres = (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
     n_channels, n_pairs = draw.shape[0], draw.shape[1] - 1
-    # what a channel at each centre would add to the layer, its poles evenly spread
-    offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
-    evenly = -decay + 1j * (centres[:, None] + offsets)
-    residues = _focused_weights(evenly, centres, np.zeros(_N_CENTRES), input_power=input_power)
-    atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
-    # Below L = 2 _N_CENTRES a constant importance is met exactly by many mixtures, and rounding would choose among
-    # them: take the smallest.
-    constant = np.ptp(importance) <= 1e-9 * importance.max()
-    ridge = 1e-4 * constant * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
-    mixture, _ = scipy.optimize.nnls(np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)]))
-
+    mixture = _mixture(spectrum, spectrum.importance, n_pairs, decay, spread)
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     edges = np.linspace(0, math.pi, _N_CENTRES + 1)
-    matched = np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0  # (H)
+    matched = _matched(share, n_channels)
     rank = np.cumsum(matched) - 0.5
     chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
-
-    poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
-    residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
+    poles, residues = _clusters(spectrum, draw, chosen, *(np.full(n_channels, each) for each in (decay, spread)))
     if crowding < 1:  # a layer of unit output power, on average
-        power = np.interp(chosen, centres, mixture) ** (1 - crowding)
+        power = np.interp(chosen, _centers(), mixture) ** (1 - crowding)
         if power[matched].any():  # few channels at even distances may all miss the task
             residues *= np.sqrt(power / power[matched].mean())[:, None]
     return poles, residues, matched
@@ -538,13 +504,10 @@ def _placed(
 def _place_(
     ssm: SSMAdapter,
     spectrum: TaskSpectrum,
-    decay: float,
-    spread: float,
-    crowding: float,
-    share: float,
+    placed: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
     generator: torch.Generator | None,
 ) -> tuple[str, ...]:
-    """Place the poles; returns the names of what was set."""
+    """Place the poles that ``placed`` makes of uniform draws, as :func:`_placed`; returns the names of what was set."""
     before = _tensors(ssm)
     uniform = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
     if isinstance(ssm, MimoSSM):
@@ -553,7 +516,7 @@ def _place_(
         directions = shape[0] if len(shape) == 3 else 1
         n_filters = max(n_modes // _CLUSTER, 1)
         drawn = uniform(n_filters, n_modes // n_filters + 1)
-        poles, residues, _ = _placed(spectrum, drawn, decay, spread, crowding)
+        poles, residues, _ = placed(drawn)
         # one pair of an input and an output direction after another; neighbours run in opposite senses of time
         sense, pair = np.arange(n_filters) % directions, np.arange(n_filters) // directions
         normal = lambda n: torch.randn(n, n, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
@@ -573,7 +536,7 @@ def _place_(
     else:
         n_channels, n_pairs = ssm.log_poles.shape
         drawn = uniform(n_channels, n_pairs + 1)
-        poles, residues, matched = _placed(spectrum, drawn, decay, spread, crowding, share)
+        poles, residues, matched = placed(drawn)
         old = arrays(ssm.log_poles, ssm.residues)
         new = (np.where(matched[:, None], *pair) for pair in zip((poles, residues), old, strict=True))
         ssm.set_log_poles_(*map(torch.as_tensor, new))
@@ -610,6 +573,207 @@ def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
         parameter.grad = None
     with torch.no_grad():  # unit output power on average over the layer
         ssm.C_real_imag.div_(_importance(ssm, omega, input_power).mean().sqrt())
+
+
+# ---- placing by a scalogram ----------------------------------------------------------------------
+
+
+_GAINS = ("unit", "default")
+_IMPROBABLE = 1e-3  # resolutions that are less probable are left out
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def place_scalogram_(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    *,
+    hedge: float = 0.5,
+    spread: float = 1.0,
+    share: float = 1.0,
+    gain: str = "unit",
+    generator: torch.Generator | None = None,
+) -> MatchReport:
+    r"""Give ``ssm``'s channels centers and decays at the quantiles of the task's joint density, in place.
+
+    The weights of a channel are Capon's at its own decay, as in :func:`match_power_spectrum_`.
+
+    Args:
+        ssm: the layer, changed in place: a :class:`~tdi_lib.ssm.DiagonalSSM`, or what
+            :func:`~tdi_lib.filters.adapt` makes of another's layer.
+        spectrum: the task's, estimated with ``resolutions``.
+        hedge: part of the channels that is spread evenly over all frequencies and all resolutions instead.
+        spread: half-width of a channel's cluster of poles, in units of its decay.
+        share: part of the channels that are placed, spread evenly over the layer; the others stay as they are. Always 1
+            where modes are shared.
+        gain: output power of the placed channels on the task's input: ``unit``, or ``default`` for what it was before.
+            Where modes are shared, of all outputs together.
+        generator: source of randomness for the draw; the global one if omitted.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> from tdi_lib.spectrum import estimate_task_spectrum
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 64))
+    >>> spectrum = estimate_task_spectrum(x, x[:, 40], resolutions="auto")
+    >>> ssm = DiagonalSSM(8, 8)
+    >>> place_scalogram_(ssm, spectrum).changed
+    ('log_A_real', 'A_imag', 'C_real_imag')
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if spectrum.scalogram is None:
+        raise ValueError("spectrum must have a scalogram, got None: estimate it with resolutions='auto'")
+    hedge = real_number("hedge", hedge, low=0.0, high=1.0)
+    spread = real_number("spread", spread, low=0.0, high=10.0)
+    share = real_number("share", share, low=0.0, high=1.0)
+    gain = one_of("gain", gain, _GAINS)
+    if isinstance(ssm, MimoSSM) and share < 1:
+        raise ValueError(f"share must be 1 for a layer whose modes are shared by inputs and outputs, got {share}")
+    if isinstance(ssm, SisoSSM) and share * len(ssm.log_poles) < 1:
+        raise ValueError(f"share must leave one of {len(ssm.log_poles)} channels to place, got {share}")
+    plane, start = spectrum.scalogram, time.perf_counter()
+
+    def placed(draw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        matched = _matched(share, len(draw))
+        density = _joint_density(spectrum, plane, draw.shape[1] - 1, spread)  # (R C)
+        density = (1 - hedge) * density + hedge / density.size
+        centers, decays = _quantiles(density, plane.edges, np.cumsum(matched) - 0.5, int(matched.sum()))
+        return *_clusters(spectrum, draw, centers, decays, spread * decays), matched
+
+    return _report(ssm, spectrum, start, lambda: _place_(ssm, spectrum, placed, generator), gain, share)
+
+
+def flat_bank_(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    *,
+    resolutions: ArrayLike,
+    share: float = 1.0,
+    gain: str = "unit",
+    generator: torch.Generator | None = None,
+) -> MatchReport:
+    """Give ``ssm`` filters at even distances, all as loud on the task's input: a start that sees no label.
+
+    Args:
+        ssm, share, gain, generator: as for :func:`place_scalogram_`.
+        spectrum: whose ``input_power`` is whitened; the rest of it is not looked at.
+        resolutions: decay per sample of all channels, one number, or several (R,), ascending: channels then have mixed
+            decays, as many of each, log-uniform in between.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> ssm = DiagonalSSM(8, 8)
+    >>> report = flat_bank_(ssm, TaskSpectrum(omega, np.ones(33), np.ones(33), "input", 4), resolutions=0.1)
+    >>> ssm.log_poles.real.mean().round(decimals=3).item()
+    -0.1...
+    """
+    decays = check_resolutions(np.atleast_1d(real_array("resolutions", resolutions, ndim=(0, 1), what="(R,)")))
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    shape = (decays.size, spectrum.omega.size)
+    plane = Scalogram(spectrum.omega, decays, np.ones(shape), np.zeros(decays.size), "second", 0.0)
+    power = 1 / spectrum.input_power
+    flat = dataclasses.replace(spectrum, power=power / power.mean(), method="flat", scalogram=plane)
+    return place_scalogram_(ssm, flat, hedge=0.0, share=share, gain=gain, generator=generator)
+
+
+def unit_gains_(ssm: SSMAdapter, spectrum: TaskSpectrum) -> MatchReport:
+    """Scale every channel to unit output power on the task's input; no pole is moved and no label seen.
+
+    After arXiv 2405.02670's idea.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for a layer whose modes are shared by its outputs too.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> unit_gains_(DiagonalSSM(8, 8), TaskSpectrum(omega, np.ones(33), np.ones(33), "input", 4)).changed
+    ('C_real_imag',)
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if isinstance(ssm, MimoSSM):
+        raise ValueError("ssm must have channels of its own, got a layer whose modes are shared by inputs and outputs")
+    return _report(ssm, spectrum, time.perf_counter(), tuple, "unit", 1.0)
+
+
+def channel_power(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
+    r"""Output power of every channel on the task's input (H,), its impulse response cut at the sequences' length.
+
+    .. math:: \frac1\pi \int_0^\pi |H_L(\omega)|^2 S_u(\omega)\, d\omega
+
+    Where modes are shared, one number: the mean over outputs for independent inputs, of filters that are not cut.
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if isinstance(ssm, MimoSSM):
+        n_inputs = ssm.input_gains.shape[1]
+        mean = (mean_power(ssm, spectrum.omega) * spectrum.input_power).mean()
+        return np.array([n_inputs * mean])
+    length = 2 * spectrum.omega.size - 2
+    kernel = impulse_response(*arrays(ssm.log_poles, ssm.residues), length=length)  # (H L)
+    response = np.abs(np.fft.rfft(kernel, n=4 * length, axis=1)) ** 2
+    grid = np.linspace(0, math.pi, response.shape[1])
+    power = response * np.interp(grid, spectrum.omega, spectrum.input_power)
+    return np.asarray(np.trapezoid(power, grid, axis=1) / math.pi)
+
+
+def _joint_density(spectrum: TaskSpectrum, plane: Scalogram, n_pairs: int, spread: float) -> np.ndarray:
+    """Probability (R, C) that a channel belongs at each resolution and center."""
+    density = np.zeros((plane.resolutions.size, _N_CENTRES))
+    for row, (decay, probability) in enumerate(zip(plane.resolutions, plane.posterior, strict=True)):
+        if probability > _IMPROBABLE:
+            mixture = _mixture(spectrum, plane.importance[row], n_pairs, decay, spread * decay)
+            density[row] = probability * mixture / mixture.sum()
+    return density / density.sum()
+
+
+def _quantiles(density: np.ndarray, edges: np.ndarray, rank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centers and decays (H) that share out a density (R, C) evenly; ``rank`` counts the channels from a half on.
+
+    Centers are quantiles of its sum over resolutions, decays of what is left at the center; multiples of the golden
+    section spread the second evenly, whatever stretch of the first one looks at.
+    """
+    n_resolutions, n_centers = density.shape
+    over = np.concatenate([[0.0], np.cumsum(density.sum(axis=0))])
+    borders = np.linspace(0, math.pi, n_centers + 1)
+    centers = np.interp(rank / count, over / over[-1], borders)
+    cell = np.minimum((centers / math.pi * n_centers).astype(int), n_centers - 1)
+    under = np.zeros((len(rank), n_resolutions + 1))
+    np.cumsum(density[:, cell].T, axis=1, out=under[:, 1:])
+    wanted = (_GOLDEN * rank) % 1
+    logs = [np.interp(q, each / each[-1], np.log(edges)) for q, each in zip(wanted, under, strict=True)]
+    return centers, np.exp(logs)
+
+
+def _report(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    start: float,
+    change: Callable[[], tuple[str, ...]],
+    gain: str,
+    share: float,
+) -> MatchReport:
+    """Change the layer, give its channels the gain that is wanted and say what was done."""
+    loss, power, before = spectral_loss(ssm, spectrum), channel_power(ssm, spectrum), _tensors(ssm)
+    changed = change()
+    wanted = power if gain == "default" else np.ones_like(power)
+    present = channel_power(ssm, spectrum)
+    scale = np.sqrt(np.divide(wanted, present, out=np.ones_like(present), where=present > 0))  # a silent one stays so
+    if isinstance(ssm, MimoSSM):
+        ssm.set_modes_(ssm.log_poles, ssm.input_gains, ssm.output_gains * float(scale[0]))
+    else:
+        scale = torch.as_tensor(np.where(_matched(share, scale.size), scale, 1.0))
+        if isinstance(ssm, DiagonalSSM):  # what is kept is kept to the last bit
+            with torch.no_grad():
+                ssm.C_real_imag.mul_(scale.to(ssm.C_real_imag)[:, None, None])
+        else:
+            ssm.set_log_poles_(ssm.log_poles, ssm.residues * scale[:, None])
+    if not changed:
+        changed = tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
+    seconds = time.perf_counter() - start
+    return MatchReport(loss, spectral_loss(ssm, spectrum), seconds, "nnls", changed, spectrum)
 
 
 # ---- what a start will bring ---------------------------------------------------------------------
