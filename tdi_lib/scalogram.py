@@ -84,7 +84,7 @@ class Scalogram:
         for name, what in (("omega", "(F,)"), ("resolutions", "(R,)"), ("evidence", "(R,)"), ("importance", "(R, F)")):
             array = real_array(name, getattr(self, name), ndim=(len(what) // 3,), what=what)
             object.__setattr__(self, name, array)
-        check_resolutions(self.resolutions)
+        check_resolutions(self.resolutions, 0)
         shape = (self.resolutions.size, self.omega.size)
         if self.importance.shape != shape or self.evidence.size != shape[0]:
             raise ValueError(
@@ -152,12 +152,15 @@ def resolution_grid(length: int) -> np.ndarray:
     return np.asarray(WIDEST * 0.5 ** np.arange(int(math.log2(WIDEST * length)), -1, -1))
 
 
-def check_resolutions(resolutions: ArrayLike) -> np.ndarray:
-    """Resolutions (R,), ascending."""
-    array = real_array("resolutions", resolutions, ndim=(1,), what="decays per sample (R,)")
-    if (np.diff(array) <= 0).any() or array[0] < 1e-6 or array[-1] > 10:
-        raise ValueError(f"resolutions must ascend within [1e-6, 10] per sample, got {array.tolist()}")
-    return array
+def check_resolutions(resolutions: ArrayLike | str, length: int) -> np.ndarray:
+    """Resolutions (R,), ascending: one number, several, or ``auto``, those of sequences of ``length`` steps."""
+    if isinstance(resolutions, str):
+        one_of("resolutions", resolutions, ("auto",))
+        return resolution_grid(length)
+    decays = np.atleast_1d(real_array("resolutions", resolutions, ndim=(0, 1), what="decays per sample (R,)"))
+    if (np.diff(decays) <= 0).any() or decays[0] < 1e-6 or decays[-1] > 10:
+        raise ValueError(f"resolutions must ascend within [1e-6, 10] per sample, got {decays.tolist()}")
+    return decays
 
 
 # ---- banks of filters ----------------------------------------------------------------------------

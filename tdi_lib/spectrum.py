@@ -25,7 +25,6 @@ from tdi_lib.scalogram import (
     from_the_end,
     gram_matrix,
     last_outputs,
-    resolution_grid,
 )
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ def estimate_task_spectrum(
             NaN included. Power spectra are taken of each sequence at its own length, on the frequencies of the
             longest; a functional (``cross``, ``wiener``, ``shrunk``, ``evidence``) is one of the sequence continued
             by its own mean.
-        resolutions: decays per sample of filters (R,), ascending, or ``"auto"`` for
+        resolutions: decays per sample of filters, one or (R,), ascending, or ``"auto"`` for
             :func:`~tdi_lib.scalogram.resolution_grid`: estimate the importance at each, and how probable each is
             (:mod:`tdi_lib.scalogram`); ``power`` is then their average. For ``auto``, which takes the order that has
             the larger evidence at any of them, ``evidence`` and ``discriminative``; the filters do the smoothing.
@@ -226,10 +225,7 @@ def _estimate_plane(
     The power is that of the rows, averaged by the probability of their resolutions.
     """
     inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
-    if isinstance(resolutions, str):
-        one_of("resolutions", resolutions, ("auto",))
-        resolutions = resolution_grid(inputs.shape[1])
-    decays = check_resolutions(resolutions)
+    decays = check_resolutions(resolutions, inputs.shape[1])
     periodogram = periodograms(inputs, samples.ends)  # (P F D)
     s_u = positive(smoother(9)(periodogram.mean(axis=0)))  # (F D)
     keep = evenly(target, ENOUGH) if len(samples) > ENOUGH else np.arange(len(samples))

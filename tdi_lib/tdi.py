@@ -4,6 +4,14 @@ What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) 
 power spectrum of the channels' outputs on the task's input. Matching every channel to the whole spectrum would make
 all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
 
+A task scalogram says how sharp the filters should be as well. A channel is a cluster of poles with a center
+:math:`\omega_c` and a decay :math:`\delta`; the joint density of the two, the probability of each resolution times the
+mixture of filters that makes the importance found there, says how many channels each place deserves. Channels take both
+at its quantiles (:func:`place_scalogram_`), so an evidence that cannot decide gives a layer of mixed decays, and one
+that can gives all channels the same. Shape and loudness are told apart by ``gain``: on the task's input every channel
+has unit output power (``unit``) or the power that it had before (``default``). Starts that see no label stand beside:
+:func:`flat_init_` and :func:`gains_init_`.
+
 What will a matched start bring? There are two answers before anything is trained. :func:`forecast_gain` asks the
 theory, in the world that the estimated spectrum describes. :func:`compare_starts` asks the samples: a linear read-out
 of the *untrained* layer is fitted on one half and tested on the other. Both look at a single layer;
@@ -56,16 +64,21 @@ from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, r
 __all__ = [
     "Comparison",
     "MatchReport",
+    "channel_power",
     "compare_features",
     "compare_starts",
+    "flat_bank_",
     "flat_init_",
     "forecast_gain",
+    "gains_init_",
     "label_noise",
     "layer_importance",
     "match_power_spectrum_",
     "matched_poles",
+    "place_scalogram_",
     "spectral_loss",
     "tdi_init_",
+    "unit_gains_",
 ]
 
 # ---- matching ------------------------------------------------------------------------------------
@@ -84,7 +97,7 @@ class MatchReport:
         loss_before: :func:`spectral_loss` of the (first) layer as it was, between 0 and 2.
         loss_after: the same after the match.
         seconds: wall time, the estimate of the spectrum included when :func:`tdi_init_` made it.
-        solver: ``nnls`` or ``adam``.
+        solver: ``nnls`` or ``adam``; ``gains`` where nothing else was set.
         changed: names of the parameters that were set.
         spectrum: the task spectrum that was matched.
         guard: what the samples said about the match, where :func:`tdi_init_` was told to ask them.
@@ -260,8 +273,10 @@ def tdi_init_(
     *,
     layers: str = "first",
     method: str = "auto",
+    resolutions: ArrayLike | str | None = None,
     solver: str = "nnls",
     share: float = 1.0,
+    gain: str = "unit",
     guard: bool = False,
     generator: torch.Generator | None = None,
     **estimate: Any,
@@ -279,7 +294,11 @@ def tdi_init_(
             one layer, ``"1"`` being the first; or, in a SequenceModel, ``each``: layer after layer, every later one the
             task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
-        solver, share: as for :func:`match_power_spectrum_`.
+        resolutions: decays per sample (R,), or ``"auto"``: estimate the task's scalogram and let it choose every
+            channel's center and decay (:func:`place_scalogram_`; ``floor`` then has no say). None: one decay for all
+            tasks (:func:`match_power_spectrum_`).
+        solver, share: as for :func:`match_power_spectrum_`; ``resolutions`` need ``nnls``.
+        gain: as for :func:`place_scalogram_`; ``default`` needs ``resolutions``.
         guard: first ask the samples (:func:`compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
@@ -295,6 +314,38 @@ def tdi_init_(
     >>> tdi_init_(model, x, x @ np.cos(np.arange(32))).changed
     ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
     """
+    one_of("gain", gain, _GAINS)
+    if resolutions is None and gain != "unit":
+        raise ValueError(f"gain must be 'unit' without resolutions, got {gain!r}")
+    if resolutions is not None and solver != "nnls":
+        raise ValueError(f"solver must be 'nnls' with resolutions, got {solver!r}")
+    if resolutions is None:
+        start_: Start = lambda ssm, spectrum, draw: match_power_spectrum_(  # noqa: E731
+            ssm, spectrum, solver=solver, share=share, generator=draw
+        )
+    else:
+        estimate["resolutions"] = resolutions
+        start_ = lambda ssm, spectrum, draw: place_scalogram_(  # noqa: E731
+            ssm, spectrum, share=share, gain=gain, generator=draw
+        )
+    report = _initialize_(model, x, y, start_, layers, guard, generator, estimate | {"method": method})
+    return dataclasses.replace(report, solver=solver)
+
+
+Start = Callable[[SSMAdapter, TaskSpectrum, torch.Generator | None], MatchReport]
+
+
+def _initialize_(
+    model: torch.nn.Module | SSMAdapter,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    start_: Start,
+    layers: str,
+    guard: bool,
+    generator: torch.Generator | None,
+    estimate: dict[str, Any],
+) -> MatchReport:
+    """Estimate the spectrum and start the layers that are asked for by it; the arguments of :func:`tdi_init_`."""
     targets = find_ssms(model)
     numbers = [str(number + 1) for number in range(len(targets))]
     one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
@@ -308,33 +359,39 @@ def tdi_init_(
             raise ValueError("layers must not be 'each' where sequences differ in length")
     first = next(iter(targets))
     start = time.perf_counter()
-    spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
+    spectrum = estimate_task_spectrum(x, y, **estimate)
     comparison = None
     if guard:
         if y is None:
             raise ValueError("y must be given for a guard, got None")
         if estimate.get("lengths") is not None:
             raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
-        options = {"solver": solver, "share": share}
-        comparison = _ask(targets[first], x, y, spectrum.method, options, generator, estimate)
+        comparison = _ask(targets[first], x, y, start_, generator, estimate | {"method": spectrum.method})
         if not comparison.better:
             loss = spectral_loss(targets[first], spectrum)
-            return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison, first)
+            return MatchReport(loss, loss, time.perf_counter() - start, "nnls", (), spectrum, comparison, first)
     if layers == "composite":
-        root = spectrum.power ** (1 / len(targets))
-        spectrum = dataclasses.replace(spectrum, power=root / root.mean())
+        spectrum = _root(spectrum, len(targets))
     reports = []
     for index, ssm in enumerate(targets.values()):
         if isinstance(model, SequenceModel) and layers == "each" and index > 0:
-            inputs, target = _entering(model, index, x, y)
-            wanted = estimate_task_spectrum(inputs, target, method=method, **estimate)
+            wanted = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
         else:
             wanted = spectrum
-        reports.append(match_power_spectrum_(ssm, wanted, solver=solver, share=share, generator=generator))
+        reports.append(start_(ssm, wanted, generator))
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
     return dataclasses.replace(reports[0], seconds=seconds, changed=changed, guard=comparison, layer=first)
+
+
+def _root(spectrum: TaskSpectrum, degree: int) -> TaskSpectrum:
+    """The spectrum of each of several layers, a chain of which has the given one; at every resolution alike."""
+    root, plane = spectrum.power ** (1 / degree), spectrum.scalogram
+    if plane is not None:
+        rows = (plane.importance / spectrum.input_power) ** (1 / degree) * spectrum.input_power
+        plane = dataclasses.replace(plane, importance=rows / rows.mean(axis=1, keepdims=True))
+    return dataclasses.replace(spectrum, power=root / root.mean(), scalogram=plane)
 
 
 @torch.no_grad()
@@ -363,8 +420,7 @@ def _ask(
     ssm: SSMAdapter,
     x: ArrayLike,
     y: ArrayLike,
-    method: str,
-    options: dict[str, Any],
+    start_: Start,
     generator: torch.Generator | None,
     estimate: dict[str, Any],
 ) -> Comparison:
@@ -377,15 +433,14 @@ def _ask(
         trial: SisoSSM = copy.deepcopy(ssm)
         draw = torch.Generator()  # the guard leaves no trace in the caller's generator
         draw.set_state(state)
-        half = estimate_task_spectrum(x_half, y_half, method=method, **estimate)
-        match_power_spectrum_(trial, half, **options, generator=draw)
+        start_(trial, estimate_task_spectrum(x_half, y_half, **estimate), draw)
         return _kernel(trial, length)
 
     def as_it_is(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
         return _kernel(ssm, length)
 
     length = np.shape(x)[1]
-    order = {"discriminative": "second", "evidence": "first"}.get(method, "auto")
+    order = {"discriminative": "second", "evidence": "first"}.get(estimate["method"], "auto")
     return compare_starts(as_it_is, matched, x, y, order=order)
 
 
@@ -394,7 +449,10 @@ def flat_init_(
     x: ArrayLike,
     *,
     layers: str = "first",
+    resolutions: ArrayLike | str | None = None,
     share: float = 1.0,
+    gain: str = "unit",
+    lengths: ArrayLike | None = None,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
     """Start from the ``flat`` bank: narrow filters at even distances, each as loud as the others on the inputs ``x``.
@@ -402,11 +460,59 @@ def flat_init_(
     The task-agnostic baseline of :func:`tdi_init_`: it whitens the input and sees no target. What TDI brings beyond it
     is what the labels bring.
 
+    Args:
+        model, x, share, gain, lengths, generator: as for :func:`tdi_init_`.
+        layers: the same, but not ``composite`` with ``resolutions``.
+        resolutions: as for :func:`flat_bank_`; None for the decay of :func:`match_power_spectrum_`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
-    >>> flat_init_(model, np.random.default_rng(0).normal(size=(64, 32))).spectrum.method
+    >>> x = np.random.default_rng(0).normal(size=(64, 32))
+    >>> flat_init_(model, x).spectrum.method
     'flat'
+    >>> mixed = flat_init_(model, x, resolutions=[0.05, 0.1, 0.2]).spectrum.scalogram
+    >>> mixed.posterior.round(3)
+    array([0.333, 0.333, 0.333])
     """
-    return tdi_init_(model, x, None, layers=layers, method="flat", share=share, generator=generator)
+    if resolutions is None:
+        return tdi_init_(
+            model, x, None, layers=layers, method="flat", share=share, gain=gain, lengths=lengths, generator=generator
+        )
+    _refuse_composite(layers)
+    start_: Start = lambda ssm, spectrum, draw: flat_bank_(  # noqa: E731
+        ssm, spectrum, resolutions=resolutions, share=share, gain=gain, generator=draw
+    )
+    return _initialize_(model, x, None, start_, layers, False, generator, {"method": "flat", "lengths": lengths})
+
+
+def gains_init_(
+    model: torch.nn.Module | SSMAdapter, x: ArrayLike, *, layers: str = "first", lengths: ArrayLike | None = None
+) -> MatchReport:
+    """Scale every channel to unit output power on the inputs ``x``; no pole is moved and no target seen.
+
+    The cheapest baseline (:func:`unit_gains_`): what a start brings beyond it is not loudness.
+
+    Args:
+        model, x, lengths: as for :func:`tdi_init_`.
+        layers: the same, but not ``composite``.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for a layer whose modes are shared by its outputs too.
+
+    >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
+    >>> gains_init_(model, np.random.default_rng(0).normal(size=(64, 32)), layers="all").changed
+    ('layers.0.ssm.C_real_imag', 'layers.1.ssm.C_real_imag')
+    """
+    _refuse_composite(layers)
+    start_: Start = lambda ssm, spectrum, draw: unit_gains_(ssm, spectrum)  # noqa: E731
+    return _initialize_(model, x, None, start_, layers, False, None, {"method": "flat", "lengths": lengths})
+
+
+def _refuse_composite(layers: str) -> None:
+    if layers == "composite":
+        raise ValueError("layers must not be 'composite' for a start that reads the input's power alone")
 
 
 def _ssm(ssm: object) -> SSMAdapter:
@@ -648,7 +754,7 @@ def flat_bank_(
     ssm: SSMAdapter,
     spectrum: TaskSpectrum,
     *,
-    resolutions: ArrayLike,
+    resolutions: ArrayLike | str,
     share: float = 1.0,
     gain: str = "unit",
     generator: torch.Generator | None = None,
@@ -658,8 +764,9 @@ def flat_bank_(
     Args:
         ssm, share, gain, generator: as for :func:`place_scalogram_`.
         spectrum: whose ``input_power`` is whitened; the rest of it is not looked at.
-        resolutions: decay per sample of all channels, one number, or several (R,), ascending: channels then have mixed
-            decays, as many of each, log-uniform in between.
+        resolutions: decay per sample of all channels, one number; or several (R,), ascending, or ``"auto"`` for
+            :func:`~tdi_lib.scalogram.resolution_grid`: channels then have mixed decays, as many of each, log-uniform in
+            between.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -670,8 +777,8 @@ def flat_bank_(
     >>> ssm.log_poles.real.mean().round(decimals=3).item()
     -0.1...
     """
-    decays = check_resolutions(np.atleast_1d(real_array("resolutions", resolutions, ndim=(0, 1), what="(R,)")))
     instance_of("spectrum", spectrum, TaskSpectrum)
+    decays = check_resolutions(resolutions, 2 * spectrum.omega.size - 2)
     shape = (decays.size, spectrum.omega.size)
     plane = Scalogram(spectrum.omega, decays, np.ones(shape), np.zeros(decays.size), "second", 0.0)
     power = 1 / spectrum.input_power
@@ -695,7 +802,8 @@ def unit_gains_(ssm: SSMAdapter, spectrum: TaskSpectrum) -> MatchReport:
     instance_of("spectrum", spectrum, TaskSpectrum)
     if isinstance(ssm, MimoSSM):
         raise ValueError("ssm must have channels of its own, got a layer whose modes are shared by inputs and outputs")
-    return _report(ssm, spectrum, time.perf_counter(), tuple, "unit", 1.0)
+    report = _report(ssm, spectrum, time.perf_counter(), tuple, "unit", 1.0)
+    return dataclasses.replace(report, solver="gains")
 
 
 def channel_power(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
@@ -724,7 +832,7 @@ def _joint_density(spectrum: TaskSpectrum, plane: Scalogram, n_pairs: int, sprea
     density = np.zeros((plane.resolutions.size, _N_CENTRES))
     for row, (decay, probability) in enumerate(zip(plane.resolutions, plane.posterior, strict=True)):
         if probability > _IMPROBABLE:
-            mixture = _mixture(spectrum, plane.importance[row], n_pairs, decay, spread * decay)
+            mixture = _mixture(spectrum, plane.importance[row], n_pairs, decay, spread * decay, smallest=True)
             density[row] = probability * mixture / mixture.sum()
     return density / density.sum()
 
@@ -739,7 +847,8 @@ def _quantiles(density: np.ndarray, edges: np.ndarray, rank: np.ndarray, count: 
     over = np.concatenate([[0.0], np.cumsum(density.sum(axis=0))])
     borders = np.linspace(0, math.pi, n_centers + 1)
     centers = np.interp(rank / count, over / over[-1], borders)
-    cell = np.minimum((centers / math.pi * n_centers).astype(int), n_centers - 1)
+    # centers of an even density lie on borders between cells: never let their last digit choose the cell
+    cell = np.minimum((centers / math.pi * n_centers + 1e-6).astype(int), n_centers - 1)
     under = np.zeros((len(rank), n_resolutions + 1))
     np.cumsum(density[:, cell].T, axis=1, out=under[:, 1:])
     wanted = (_GOLDEN * rank) % 1
