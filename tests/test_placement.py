@@ -1,5 +1,6 @@
 """Placement by the joint density: quantiles against counts, gains against simulated signals."""
 
+import functools
 import math
 
 import numpy as np
@@ -9,12 +10,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tdi_lib
 from tdi_lib.data.synthetic import sharpness_task
 from tdi_lib.filters import MimoSSM, find_ssms
 from tdi_lib.scalogram import Scalogram
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
-from tdi_lib.ssm import DiagonalSSM
-from tdi_lib.tdi import _quantiles, channel_power, flat_bank_, place_scalogram_, unit_gains_
+from tdi_lib.ssm import DiagonalSSM, SequenceModel
+from tdi_lib.tdi import (
+    _quantiles,
+    channel_power,
+    flat_bank_,
+    flat_init_,
+    gains_init_,
+    place_scalogram_,
+    tdi_init_,
+    unit_gains_,
+)
 
 OMEGA = np.linspace(0, np.pi, 129)
 LENGTH = 256
@@ -272,6 +283,142 @@ def test_from_samples_to_filters() -> None:
     x, y = sharpness_task("hump", 128, generator=np.random.default_rng(0))
     place_scalogram_(ssm, estimate_task_spectrum(x, y, resolutions="auto"), hedge=0.0, generator=seeded())
     assert (-ssm.log_poles.real).median() > 0.15
+
+
+@pytest.mark.parametrize("length", [96, 128, 500])
+@pytest.mark.parametrize("start", ["task", "random labels", "flat"])
+def test_placement_does_not_hang_on_the_last_digit(start: str, length: int) -> None:
+    """Short sequences have fewer frequencies than there are centers to choose from: many mixtures are equally good."""
+    x, y = sharpness_task("lines", 64, generator=np.random.default_rng(0), length=length)
+    x = x.cumsum(axis=1) if start == "flat" else x
+    y = np.random.default_rng(1).permutation(y) if start == "random labels" else y
+    moved = x * (1 + 1e-12 * np.random.default_rng(2).standard_normal(x.shape))
+    one, other = (DiagonalSSM(8, 16, generator=seeded()).double() for _ in range(2))
+    for ssm, inputs in ((one, x), (other, moved)):
+        if start == "flat":
+            flat_init_(ssm, inputs, resolutions="auto", generator=seeded())
+        else:
+            tdi_init_(ssm, inputs, y, resolutions="auto", generator=seeded())
+    assert (one.log_poles - other.log_poles).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize("n_frequencies", [49, 65, 251])
+@pytest.mark.parametrize("width", [0.1, math.inf], ids=["bump", "constant"])
+def test_of_mixtures_that_are_equally_good_the_smallest_is_taken(n_frequencies: int, width: float) -> None:
+    omega = np.linspace(0, np.pi, n_frequencies)
+    importance, log_poles = 0.1 + np.exp(-(((omega - 1.2) / width) ** 2) / 2), []
+    for error in (0, 1e-12):
+        row = importance * (1 + error * np.random.default_rng(0).standard_normal(n_frequencies))
+        plane = Scalogram(omega, [0.05], row[None] / row.mean(), [0.0], "first", 1.0)
+        ssm = DiagonalSSM(16, 16, generator=seeded()).double()
+        spectrum = TaskSpectrum(omega, row / row.mean(), np.ones(n_frequencies), "evidence", 64, plane)
+        place_scalogram_(ssm, spectrum, hedge=0.0, generator=seeded())
+        log_poles.append(ssm.log_poles)
+    assert (log_poles[0] - log_poles[1]).abs().max() < 1e-8
+
+
+def deep(seed: int = 0) -> SequenceModel:
+    return SequenceModel(1, 2, d_model=8, d_state=16, n_layers=3, generator=seeded(seed))
+
+
+def test_a_model_is_placed_layer_by_layer_as_by_hand() -> None:
+    x, y = sharpness_task("hump", 64, generator=np.random.default_rng(0), length=64)
+    spectrum = estimate_task_spectrum(x, y, method="discriminative", resolutions=[0.05, 0.2])
+    for gain in ("unit", "default"):
+        model, by_hand = deep(), deep()
+        report = tdi_init_(
+            model, x, y, layers="all", method="discriminative", resolutions=[0.05, 0.2], gain=gain, generator=seeded(1)
+        )
+        generator = seeded(1)
+        for ssm in by_hand.ssms:
+            place_scalogram_(ssm, spectrum, gain=gain, generator=generator)
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+        assert len(report.changed) == 9 and report.spectrum.resolution == spectrum.resolution
+
+
+def test_each_layer_has_a_scalogram_of_what_enters_it() -> None:
+    x, y = sharpness_task("lines", 64, generator=np.random.default_rng(0), length=64)
+    model, same = deep(), deep()
+    report = tdi_init_(model, x, y, layers="each", method="discriminative", resolutions="auto", generator=seeded(1))
+    tdi_init_(same, x, y, layers="all", method="discriminative", resolutions="auto", generator=seeded(1))
+    assert len(report.changed) == 9
+    assert torch.equal(model.ssms[0].A_imag, same.ssms[0].A_imag)
+    assert not torch.allclose(model.ssms[1].A_imag, same.ssms[1].A_imag, rtol=0.01)
+
+
+def test_a_composite_chain_makes_the_rows_of_the_scalogram() -> None:
+    x, y = sharpness_task("hump", 64, generator=np.random.default_rng(0), length=64)
+    x = scipy.signal.lfilter([1], [1, -0.5], x, axis=1)
+    task = estimate_task_spectrum(x, y, resolutions=[0.05, 0.2])
+    rooted = tdi_init_(deep(), x, y, layers="composite", resolutions=[0.05, 0.2], generator=seeded()).spectrum
+    for found, wanted in zip(rooted.scalogram.importance, task.scalogram.importance, strict=True):
+        chain = (found / task.input_power) ** 3 * task.input_power
+        assert np.allclose(chain / chain.mean(), wanted, atol=1e-9)
+
+
+def test_a_guarded_placement_is_the_unguarded_one_or_none() -> None:
+    x, y = sharpness_task("hump", 128, generator=np.random.default_rng(0), length=64)
+    plain, guarded = (DiagonalSSM(8, 16, generator=seeded()) for _ in range(2))
+    tdi_init_(plain, x, y, resolutions="auto", generator=seeded(1))
+    before = {name: value.clone() for name, value in guarded.state_dict().items()}
+    answers = set()
+    for labels in (y, np.random.default_rng(1).permutation(y)):
+        guarded.load_state_dict(before)
+        report = tdi_init_(guarded, x, labels, resolutions="auto", guard=True, generator=seeded(1))
+        if labels is y and report.guard.better:
+            assert torch.equal(guarded.A_imag, plain.A_imag)
+        if not report.guard.better:
+            assert all(torch.equal(value, before[name]) for name, value in guarded.state_dict().items())
+        answers.add(report.guard.better)
+    assert answers == {True, False}
+
+
+def test_starts_by_name_are_those_of_the_layers_and_see_no_label() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 64)).cumsum(axis=1)
+    spectrum = estimate_task_spectrum(x, method="input")
+    for resolutions in (0.1, [0.02, 0.1], "auto"):
+        model, by_hand = deep(), deep()
+        report = tdi_lib.flat_init_(model, x, layers="2", resolutions=resolutions, generator=seeded(1))
+        flat_bank_(by_hand.ssms[1], spectrum, resolutions=resolutions, generator=seeded(1))
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+        assert report.layer == "layers.1.ssm" and len(report.changed) == 3
+    model, by_hand = deep(), deep()
+    assert tdi_lib.gains_init_(model, x).solver == "gains"
+    unit_gains_(by_hand.ssms[0], spectrum)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), by_hand.parameters(), strict=True))
+
+
+def test_padding_is_not_looked_at_by_the_starts_by_name() -> None:
+    x = np.random.default_rng(0).normal(size=(40, 64))
+    ends = np.random.default_rng(1).integers(32, 65, size=40)
+    padded = [np.where(np.arange(64) >= ends[:, None], fill, x) for fill in (np.nan, 1e6)]
+    for start in (flat_init_, gains_init_, functools.partial(flat_init_, resolutions=0.1)):
+        one, other = (DiagonalSSM(8, 16, generator=seeded()) for _ in range(2))
+        for ssm, inputs in zip((one, other), padded, strict=True):
+            start(ssm, inputs, lengths=ends, **({} if start is gains_init_ else {"generator": seeded(1)}))
+        assert torch.equal(one.C_real_imag, other.C_real_imag)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x, y: tdi_init_(m, x, y, gain="default"), "gain must be 'unit' without resolutions, got 'default'"),
+        (lambda m, x, y: tdi_init_(m, x, y, gain="loud"), "gain must be one of unit, default"),
+        (lambda m, x, y: tdi_init_(m, x, y, resolutions="auto", solver="adam"), "solver must be 'nnls' with resolu"),
+        (lambda m, x, y: tdi_init_(m, x, y, resolutions="all"), "resolutions must be one of auto"),
+        (lambda m, x, y: tdi_init_(m, x, None, resolutions="auto"), "y must be given for method 'auto'"),
+        (lambda m, x, y: flat_init_(m, x, gain="default"), "gain must be 'unit' without resolutions"),
+        (lambda m, x, y: flat_init_(m, x, resolutions=0.1, layers="composite"), "layers must not be 'composite'"),
+        (lambda m, x, y: flat_init_(m, x, resolutions=-0.1), "resolutions must ascend within"),
+        (lambda m, x, y: gains_init_(m, x, layers="composite"), "layers must not be 'composite'"),
+        (lambda m, x, y: gains_init_(m, x, layers="4"), "layers must be one of first, all"),
+    ],
+)
+def test_bad_arguments_of_a_start_leave_the_model_alone(call, message: str) -> None:
+    model, x = deep(), np.random.default_rng(0).normal(size=(16, 32))
+    with pytest.raises(ValueError, match=message):
+        call(model, x, np.arange(16) % 2)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), deep().parameters(), strict=True))
 
 
 @pytest.mark.parametrize(

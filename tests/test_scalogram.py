@@ -51,11 +51,11 @@ def impulse(poles: np.ndarray, residues: np.ndarray, length: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("decay", [0.02, 0.1, 0.3])
-def test_log_energies_are_those_of_a_direct_sum(decay: float) -> None:
+def test_band_energies_are_those_of_a_direct_sum(decay: float) -> None:
     rng = np.random.default_rng(0)
     x = scipy.signal.lfilter([1], [1, -0.9], rng.normal(size=(6, 64, 2)), axis=1)
     periodogram = periodograms(x)
-    features, centers = band_energies(periodogram, decay)
+    energies, centers = band_energies(periodogram, decay)
     omega = np.linspace(0, np.pi, 33)
     assert centers[0] == 0 and np.isclose(centers[-1], np.pi)
     assert (np.diff(centers) <= max(decay / 2, omega[1]) + 1e-12).all()
@@ -65,18 +65,18 @@ def test_log_energies_are_those_of_a_direct_sum(decay: float) -> None:
             response = power_response(*capon(decay, center, omega, mean / mean.mean()), omega)
             for sample in range(6):
                 energy = sum(p * h for p, h in zip(periodogram[sample, :, channel], response, strict=True))
-                assert np.isclose(features[sample, index, channel], math.log(energy), rtol=1e-5, atol=1e-6)
+                assert np.isclose(energies[sample, index, channel], energy, rtol=1e-5)
 
 
 @pytest.mark.parametrize("decay", [0.05, 0.2])
 def test_log_energy_has_the_variance_that_its_degrees_of_freedom_say(decay: float) -> None:
     noise = np.random.default_rng(0).normal(size=(4000, 512))
-    features, centers = band_energies(periodograms(noise[:, :, None]), decay)
+    energies, centers = band_energies(periodograms(noise[:, :, None]), decay)
     inside = (centers > 0.8) & (centers < 2.4)  # at 0 and pi a coefficient is real
     omega, filters = np.linspace(0, np.pi, 257), _filters(decay, centers[inside], np.ones(257))
     response = np.stack([power_response(np.exp(p), c, omega) for p, c in zip(*filters, strict=True)])
     bins = response.sum(axis=1) ** 2 / (response**2).sum(axis=1)
-    variance = features[:, inside, 0].var(axis=0)
+    variance = np.log(energies[:, inside, 0]).var(axis=0)
     # of the Hann window: sum of fourth powers over the squared sum of squares
     assert np.allclose(variance, 35 / 18 / bins, rtol=0.15)
 
@@ -298,6 +298,7 @@ def test_plot_shows_the_plane() -> None:
     (side,) = ax.child_axes
     assert np.allclose(side.lines[0].get_xdata(), spectrum.scalogram.evidence)
     assert Scalogram([0.0, 1.0], [0.1], [[1.0, 1.0]], [0.0], "first", 1.0).plot(plt.subplots()[1]).get_yscale() == "log"
+    assert not ax.collections[0].get_rasterized()
     line = plt.subplots()[1]
     assert spectrum.plot(line) is line and line.lines  # into axes of the caller's: the spectrum, as ever
     plt.close("all")
@@ -347,6 +348,27 @@ def test_bad_scalograms_are_refused(change: dict, message: str) -> None:
     assert np.allclose(Scalogram(**good).posterior, 0.5)
     with pytest.raises(ValueError, match=message):
         Scalogram(**good | change)
+
+
+def test_a_line_among_many_frequencies_is_not_lost_in_the_picture() -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    row = np.full(2001, 1e-3)
+    row[1501] = 1.0
+    plane = Scalogram(np.linspace(0, np.pi, 2001), [0.1], (row / row.mean())[None], [0.0], "second", 1.0)
+    mesh = plane.plot(plt.subplots()[1]).collections[0]
+    (shown,) = mesh.get_array()
+    borders = mesh.get_coordinates()[0, :, 0]
+    place = shown.argmax()
+    assert shown.size <= 256 and borders.size == shown.size + 1 and (np.diff(borders) > 0).all()
+    assert shown[place] == 1 and np.isclose(np.delete(shown, place), 1e-3).all()
+    assert borders[place] <= plane.omega[1501] <= borders[place + 1]
+    plt.close("all")
+
+
+def test_one_resolution_may_be_a_number() -> None:
+    x, y = sharpness_task("lines", 32, generator=np.random.default_rng(9), length=64)
+    one, other = (estimate_task_spectrum(x, y, resolutions=each) for each in (0.1, [0.1]))
+    assert one.resolution == 0.1 and np.allclose(one.power, other.power)
 
 
 def test_grid_ends_where_sequences_can_tell() -> None:
