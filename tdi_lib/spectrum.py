@@ -17,7 +17,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import one_of, positive_int, real_array, real_number
+from tdi_lib.samples import instance_of, one_of, positive_int, real_array, real_number
 from tdi_lib.scalogram import (
     Scalogram,
     band_energies,
@@ -66,7 +66,8 @@ class TaskSpectrum:
 
     Raises:
         TypeError, ValueError: naming the attribute, for shapes that differ, frequencies outside [0, pi] or not
-            ascending, negative or all-zero ``power``, or ``input_power`` that is not positive.
+            ascending, negative or all-zero ``power``, ``input_power`` that is not positive, or a ``scalogram`` of other
+            frequencies.
     """
 
     omega: np.ndarray
@@ -88,6 +89,13 @@ class TaskSpectrum:
             raise ValueError("power must be non-negative and not all zero")
         if (self.input_power <= 0).any():
             raise ValueError(f"input_power must be positive, got a minimum of {self.input_power.min()}")
+        if self.scalogram is not None:
+            instance_of("scalogram", self.scalogram, Scalogram)
+            if not np.array_equal(self.scalogram.omega, self.omega):
+                raise ValueError(
+                    f"scalogram must have the frequencies omega, {self.omega.size} of them, got "
+                    f"{'others' if self.scalogram.omega.size == self.omega.size else self.scalogram.omega.size}"
+                )
 
     @property
     def importance(self) -> np.ndarray:

@@ -380,6 +380,15 @@ def test_grid_ends_where_sequences_can_tell() -> None:
         resolution_grid(4)
 
 
+def test_a_spectrum_has_the_frequencies_of_its_scalogram() -> None:
+    plane = Scalogram(np.linspace(0, np.pi, 9), [0.1], np.ones((1, 9)), [0.0], "first", 1.0)
+    for omega, got in ((np.linspace(0, np.pi, 5), "got 9"), (np.linspace(0, 3, 9), "got others")):
+        with pytest.raises(ValueError, match=f"scalogram must have the frequencies omega, {omega.size} of them, {got}"):
+            TaskSpectrum(omega, np.ones(omega.size), np.ones(omega.size), "flat", 4, plane)
+    with pytest.raises(TypeError, match="scalogram must be a Scalogram, got str"):
+        TaskSpectrum(omega, np.ones(9), np.ones(9), "flat", 4, "plane")
+
+
 def test_a_spectrum_of_the_caller_may_carry_none() -> None:
     spectrum = TaskSpectrum(np.linspace(0, np.pi, 9), np.ones(9), np.ones(9), "flat", 4)
     assert spectrum.resolution is None
