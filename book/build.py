@@ -24,6 +24,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
 MAGIC = re.compile(r"^[%!].*$", re.MULTILINE)
@@ -114,7 +116,7 @@ def _runs(source: str) -> ast.Module:
 
 
 def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT, code: Code | None = None) -> str:
-    """What an execution depends on: its code, the modules behind its imports, the results replayed, the profile.
+    """What an execution depends on: code, the modules behind its imports, claims, the results replayed, the profile.
 
     Prose is left out on purpose: editing it calls for new pages, not for new numbers.
     """
@@ -125,7 +127,20 @@ def input_key(notebook: dict[str, Any], profile: str, root: Path = ROOT, code: C
     for name in re.findall(r"results/[\w./-]*", "\n".join(sources)):
         path = root / name.rstrip(".")
         results += path.rglob("*") if path.is_dir() else [path]
-    return digest([cells, (code or Code(root)).behind(sources), file_digests(results, root), profile])
+    inputs = [(code or Code(root)).behind(sources), listed_claims(notebook, root), file_digests(results, root)]
+    return digest([cells, *inputs, profile])
+
+
+def listed_claims(notebook: dict[str, Any], root: Path) -> dict[str, Any]:
+    """What the catalogue has for the claims that the notebook names or made; their role is for the pages alone."""
+    path = root / "book" / "claims.yml"
+    catalogue = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found = {}
+    for name in sorted(set(re.findall(r"[CQ]\d+\.[a-z0-9-]+", json.dumps(notebook)))):
+        entry, _, slug = name.partition(".")
+        fields = catalogue.get(entry, {}).get("claims", {}).get(slug, {})
+        found[name] = {key: content for key, content in fields.items() if key != "role"}
+    return found
 
 
 def output_key(notebook: dict[str, Any]) -> str:

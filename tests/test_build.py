@@ -215,3 +215,14 @@ def test_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         build.main(["--only", "no_such_notebook"])
     assert "no notebook no_such_notebook" in capsys.readouterr().err
+
+
+def test_key_follows_the_notebooks_own_claims(root: Path) -> None:
+    path, case = root / "book" / "claims.yml", notebook("claim('C1.gap', 0.1)")
+    path.parent.mkdir()
+    keys = []
+    for gap, role, other in ((1, "target", 1), (2, "target", 1), (2, "boundary", 1), (2, "boundary", 2)):
+        claims = {"gap": {"tolerance": gap, "role": role}, "other": {"tolerance": other}}
+        path.write_text(json.dumps({"C1": {"text": "It is so.", "claims": claims}}))
+        keys.append(build.input_key(case, "book", root))
+    assert keys[0] != keys[1] == keys[2] == keys[3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -123,3 +124,24 @@ def test_every_inner_link_arrives() -> None:
             if not there.exists() or (anchor and anchor not in anchors.get(there, {anchor})):
                 broken.append(f"{path.relative_to(HTML)}: {link['href']}")
     assert broken == []
+
+
+def test_the_scoreboard_is_one_screen_and_unfolds_to_what_its_data_say(browser: Any) -> None:
+    entries = json.loads((HTML / "scoreboard.json").read_text(encoding="utf-8"))
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((HTML / "book/scoreboard.html").as_uri(), wait_until="load")
+    rows = page.locator("details.tdi-entry")
+    assert rows.count() == len(entries)
+    box = rows.last.bounding_box()
+    assert box is not None and box["y"] + box["height"] <= 900
+    for row, (name, entry) in zip(rows.all(), entries.items(), strict=True):
+        assert row.get_attribute("id") == name
+        assert row.locator("summary .tdi-badge").inner_text().endswith(entry["verdict"])
+        assert not row.locator(".tdi-answer").is_visible()
+        row.locator("summary").click()
+        assert row.locator(".tdi-answer").inner_text() == entry["answer"]
+        assert row.locator("tbody tr").count() == len(entry["claims"])
+        deciding = {claim["verdict"] for claim in entry["claims"] if claim["role"] == "deciding"}
+        worst = next((word for word in ("fails", "undecided", "holds") if word in deciding), "not yet tested")
+        assert entry["verdict"] == worst
+    page.close()

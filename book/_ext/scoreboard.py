@@ -38,8 +38,9 @@ def recorded(env: BuildEnvironment) -> Recorded:
             if claim.entry not in entries:
                 raise ValueError(f"{page}: {claim.id} names no entry of {path.name}")
             entries[claim.entry][1].append((page, claim))
-    for each in depends:
-        env.note_dependency(str(each))
+    if "docname" in env.temp_data:  # while a page is read
+        for each in depends:
+            env.note_dependency(str(each))
     return entries
 
 
@@ -59,7 +60,11 @@ class Scoreboard(SphinxDirective):
         verdicts = [judged(entry, made)[0] for entry, made in entries.values()]
         summary = ", ".join(f"{SYMBOLS[word]} {word}: {verdicts.count(word)}" for word in SYMBOLS)
         rows = "".join(self.entry(entry, made) for entry, made in entries.values())
-        html = f'<p class="tdi-summary">{summary}</p><div class="tdi-scoreboard">{rows}</div>'
+        data = f'<a href="{self.env.app.builder.get_relative_uri(self.env.docname, "index")}">'
+        data = data.replace("index.html", "scoreboard.json")
+        html = (
+            f'<p class="tdi-summary">{summary} ({data}the same as data</a>)</p><div class="tdi-scoreboard">{rows}</div>'
+        )
         return [nodes.raw("", html, format="html")]
 
     def entry(self, entry: Entry, made: list[tuple[str, Claim]]) -> str:
