@@ -346,43 +346,47 @@ def _initialize_(
     estimate: dict[str, Any],
 ) -> MatchReport:
     """Estimate the spectrum and start the layers that are asked for by it; the arguments of :func:`tdi_init_`."""
-    targets = find_ssms(model)
-    numbers = [str(number + 1) for number in range(len(targets))]
-    one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
-    if layers not in ("all", "composite", "each"):
-        chosen = list(targets)[0 if layers == "first" else numbers.index(layers)]
-        targets = {chosen: targets[chosen]}
-    elif layers == "each" and len(targets) > 1:
-        if not isinstance(model, SequenceModel):
-            raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
-        if estimate.get("lengths") is not None:
-            raise ValueError("layers must not be 'each' where sequences differ in length")
-    first = next(iter(targets))
-    start = time.perf_counter()
+    padded = estimate.get("lengths") is not None
+    targets = _layers(model, layers, padded)
+    if guard and y is None:
+        raise ValueError("y must be given for a guard, got None")
+    if guard and padded:
+        raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
+    (first, ssm), *_ = targets.items()
+    start, comparison = time.perf_counter(), None
     spectrum = estimate_task_spectrum(x, y, **estimate)
-    comparison = None
-    if guard:
-        if y is None:
-            raise ValueError("y must be given for a guard, got None")
-        if estimate.get("lengths") is not None:
-            raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
-        comparison = _ask(targets[first], x, y, start_, generator, estimate | {"method": spectrum.method})
+    if guard and y is not None:
+        comparison = _ask(ssm, x, y, start_, generator, estimate | {"method": spectrum.method})
         if not comparison.better:
-            loss = spectral_loss(targets[first], spectrum)
+            loss = spectral_loss(ssm, spectrum)
             return MatchReport(loss, loss, time.perf_counter() - start, "nnls", (), spectrum, comparison, first)
     if layers == "composite":
         spectrum = _root(spectrum, len(targets))
     reports = []
     for index, ssm in enumerate(targets.values()):
-        if isinstance(model, SequenceModel) and layers == "each" and index > 0:
-            wanted = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
-        else:
-            wanted = spectrum
-        reports.append(start_(ssm, wanted, generator))
+        if layers == "each" and index > 0:
+            spectrum = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
+        reports.append(start_(ssm, spectrum, generator))
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
     return dataclasses.replace(reports[0], seconds=seconds, changed=changed, guard=comparison, layer=first)
+
+
+def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> dict[str, SSMAdapter]:
+    """The layers that are meant, by name."""
+    found = find_ssms(model)
+    numbers = [str(number + 1) for number in range(len(found))]
+    one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
+    if layers not in ("all", "composite", "each"):
+        name = list(found)[0 if layers == "first" else numbers.index(layers)]
+        return {name: found[name]}
+    if layers == "each" and len(found) > 1:
+        if not isinstance(model, SequenceModel):
+            raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
+        if padded:
+            raise ValueError("layers must not be 'each' where sequences differ in length")
+    return found
 
 
 def _root(spectrum: TaskSpectrum, degree: int) -> TaskSpectrum:
@@ -395,9 +399,7 @@ def _root(spectrum: TaskSpectrum, degree: int) -> TaskSpectrum:
 
 
 @torch.no_grad()
-def _entering(
-    model: SequenceModel, index: int, x: ArrayLike, y: ArrayLike | None
-) -> tuple[np.ndarray, np.ndarray | None]:
+def _entering(model: Any, index: int, x: ArrayLike, y: ArrayLike | None) -> tuple[np.ndarray, np.ndarray | None]:
     """What enters a layer (P, L, H), for samples of evenly spaced targets, and those targets."""
     inputs, target = check_inputs(x), None if y is None else np.asarray(y)
     order = (
