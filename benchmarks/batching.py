@@ -59,7 +59,7 @@ def one_by_one(count: int, steps: int, cuda: bool) -> float:
             patience=steps,
             seed=seed,
             progress=False,
-            device="gpu" if cuda else "cpu",
+            device="cuda" if cuda else "cpu",
         )
     return (time.perf_counter() - start) / count
 

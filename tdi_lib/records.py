@@ -132,12 +132,6 @@ class Store:
         """All records, in the order of their keys, which no run changes."""
         return [self._read(path) for path in sorted(self.folder.glob("*.json"))]
 
-    def tidy(self) -> None:
-        """Remove what killed writers left behind. Call it when nobody writes."""
-        for pattern in ("*.part", "*.lock"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
-
     def _path(self, config: Mapping[str, Any]) -> Path:
         return self.folder / f"{config_key(config)}.json"
 

@@ -11,13 +11,13 @@ Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets, ``
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import instance_of, one_of, positive_int, real_array, real_number
+from tdi_lib.samples import CheckedSamples, evenly, instance_of, one_of, positive_int, real_array, real_number
 from tdi_lib.scalogram import (
     Scalogram,
     band_energies,
@@ -29,7 +29,6 @@ from tdi_lib.scalogram import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-from tdi_lib.samples import CheckedSamples, evenly
 
 __all__ = ["METHODS", "TaskSpectrum", "estimate_task_spectrum", "order_evidence"]
 
@@ -39,15 +38,15 @@ METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discrimina
 UNSUPERVISED = ("input", "flat")
 ORDERS = {"evidence": "first", "discriminative": "second"}
 TAPERED = ("input", "flat", "evidence", "discriminative")
-FLOORS = {"shrunk": 0.02, "discriminative": 0.5}
+_FLOORS = {"shrunk": 0.02, "discriminative": 0.5}
 # What `evidence` expects before it sees a target
-SMOOTHNESS = (10.0, 0.7, 0.3, 0.14)  # of a log-spectrum, rad/sample: from a tilt alone to narrow bands
-LOG_SD = 4.0  # its standard deviation, nats
-NOISE = 0.3  # share of the target's variance
-SHARPEN = 1.1
-N_CEPSTRAL = 32
-TOLERANCE = 0.1  # nats that one more step would have to bring
-MAX_WORK = 2**24
+_SMOOTHNESS = (10.0, 0.7, 0.3, 0.14)  # of a log-spectrum, rad/sample: from a tilt alone to narrow bands
+_LOG_SD = 4.0  # its standard deviation, nats
+_NOISE = 0.3  # share of the target's variance
+_SHARPEN = 1.1
+_N_CEPSTRAL = 32
+_TOLERANCE = 0.1  # nats that one more step would have to bring
+_MAX_WORK = 2**24
 ENOUGH = 400  # samples to tell the order of a task
 BEYOND = 0.02  # a functional ends where the impulse responses, relative to their largest, do not reach this
 
@@ -335,8 +334,8 @@ def assemble(method: str, s_u: np.ndarray, eta: np.ndarray, floor: float | None,
     eta = eta.mean(axis=1)
     if not eta.any():  # nothing stood out from chance: say so by a flat importance
         eta = np.ones_like(eta)
-    if method in (*FLOORS, "evidence"):
-        floor = FLOORS[method] if floor is None else floor
+    if method in (*_FLOORS, "evidence"):
+        floor = _FLOORS[method] if floor is None else floor
         eta = (1 - floor) * eta / eta.mean() + floor
     power = eta / s_u
     omega = np.linspace(0, np.pi, len(power))
@@ -355,7 +354,7 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
 
     The tilt :math:`\beta \sim N(-\frac12, 1)` reaches from white output (-1) over white :math:`|H|^2` (0) to the colour
     of the input (1). The cosines, :math:`b_k \sim N(0, v_k)` and :math:`v_k \propto e^{-(k\ell)^2/2}`, are a Gaussian
-    process over frequency, smooth on the scale :math:`\ell`. For each :math:`\ell` of ``SMOOTHNESS`` Fisher scoring
+    process over frequency, smooth on the scale :math:`\ell`. For each :math:`\ell` of ``_SMOOTHNESS`` Fisher scoring
     finds the most probable :math:`\log\eta` and Laplace's method its evidence; the answer is their average, weighted by
     evidence. The evidence is an integral over all spectra that the samples could have chosen, so choosing one with the
     same samples costs what it should.
@@ -371,91 +370,133 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
     the search and sets the Occam factor, not the optimum, and it costs nothing.
 
     A step costs :math:`n^2 LD` multiplications, n the smaller of P and LD; about 20 are taken. If that is more than
-    ``MAX_WORK``, fewer samples are used, at least 128, evenly spaced in the order of their targets.
+    ``_MAX_WORK``, fewer samples are used, at least 128, evenly spaced in the order of their targets.
     """
-    n_samples, length, n_channels = inputs.shape
-    enough = max(128, math.isqrt(MAX_WORK // (length * n_channels)))
-    if min(n_samples, length * n_channels) > enough:
-        keep = evenly(target, enough)
-        inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
-    n_freq = len(log_s_u)
-    spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
-    spectra[:, [0, -1]] /= math.sqrt(2)  # at 0 and pi a real sequence has one coefficient, not two
-    x = np.concatenate([spectra.real, spectra.imag[:, 1:-1]], axis=1)  # (P R D)
-    x = (x / np.maximum(np.sqrt((x**2).mean(axis=0).sum(axis=0)), 1e-300)).reshape(n_samples, -1)  # (P RD)
-    bins = np.repeat(np.r_[:n_freq, 1 : n_freq - 1], n_channels)
-    # columns that repeat one another, as one per class does, count once
-    overlap = target.T @ target
-    columns = np.trace(overlap) ** 2 / (overlap**2).sum()
-    y = target * math.sqrt(columns * n_samples / np.trace(overlap))
-    level = math.log(2 * ((x**2).mean(axis=0) @ np.exp(-0.5 * log_s_u)[bins]))  # half of the variance is signal
-    residual = 1e-4 * (y**2).sum()  # no target is quite free of noise: log r needs a lower end
-    unreached = max(n_samples - x.shape[1], 0)
-    if unreached:  # only noise lies outside the span of the coefficients
-        q, x = np.linalg.qr(x)
-        residual += ((y - q @ (q.T @ y)) ** 2).sum()
-        y = q.T @ y
-
-    # theta = (b, beta, log r) less its mean; log eta, log r = offset + basis theta
-    k = np.arange(min(N_CEPSTRAL, n_freq))
-    cosines = np.cos(np.outer(np.linspace(0, np.pi, n_freq), k))
-    basis = scipy.linalg.block_diag(np.column_stack([cosines, log_s_u]), 1.0)
-    offset = np.append(-0.5 * log_s_u - level, math.log(NOISE))
-    every_bin = np.append(bins, np.full(len(x), n_freq))
-
-    def explain(theta: np.ndarray) -> tuple[Any, ...]:
-        """Log likelihood of theta, L^-1 for the Cholesky factor L of S, and (eta, r)."""
-        eta = np.exp(np.clip(offset + basis @ theta, -50, 50))
-        scaled = x * np.sqrt(eta)[bins]
-        try:
-            factor = np.linalg.cholesky(scaled @ scaled.T + eta[-1] * np.eye(len(x)))
-        except np.linalg.LinAlgError:  # a step too far
-            return -math.inf, None, eta
-        whiten = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
-        log_det = 2 * np.log(np.diag(factor)).sum() + unreached * math.log(eta[-1])
-        misfit = ((whiten @ y) ** 2).sum() + residual / eta[-1]
-        return -0.5 * (misfit + columns * log_det), whiten, eta
-
-    theta = np.zeros(basis.shape[1])
-    likelihood, whiten, eta = explain(theta)
+    problem = _Problem.of(inputs, target, log_s_u)
+    found = problem.explain(np.zeros(problem.basis.shape[1]))
     log_powers, evidence = [], []
-    for scale in SMOOTHNESS:  # from smooth to rough, each from where the last one ended
-        ripple = np.where(k, 2.0, 1.0) * np.exp(-0.5 * (k * scale) ** 2)
-        variance = np.append(LOG_SD**2 * ripple / ripple.sum() + 1e-8, [1.0, 1.0])
-        variance[0] += 1.0  # the level
-        value, gain = likelihood - 0.5 * (theta**2 / variance).sum(), math.inf
-        while gain > TOLERANCE:
-            alpha = whiten.T @ (whiten @ y)  # S^-1 y
-            u = eta[every_bin] * np.append(((whiten @ x) ** 2).sum(axis=0), (whiten**2).sum(axis=0))
-            fit = eta[every_bin] * np.append(((x.T @ alpha) ** 2).sum(axis=1), (alpha**2).sum(axis=1))
-            rest = np.maximum(u * (1 - u), 1e-100)
-            diagonal = u**2 - rest**2 / rest.sum()
-            diagonal, rest, fit, u = (np.bincount(every_bin, each) for each in (diagonal, rest, fit, u))
-            diagonal[-1] += unreached
-            u[-1] += unreached
-            fit[-1] += residual / eta[-1]
-            along = basis.T @ rest
-            information = 0.5 * columns * ((basis.T * diagonal) @ basis + np.outer(along, along) / rest.sum())
-            curvature = information + np.diag(1 / variance)
-            step = np.linalg.solve(curvature, 0.5 * basis.T @ (fit - columns * u) - theta / variance)
-            for _ in range(12):
-                trial = explain(theta + step)
-                gain = trial[0] - 0.5 * ((theta + step) ** 2 / variance).sum() - value
-                if gain > 0:
-                    theta, value, (likelihood, whiten, eta) = theta + step, value + gain, trial
-                    break
-                step /= 2
+    for scale in _SMOOTHNESS:  # from smooth to rough, each from where the last one ended
+        variance = problem.prior_variance(scale)
+        found, log_posterior, curvature = problem.climb(found, variance)
         occam = np.linalg.slogdet(curvature * np.sqrt(np.outer(variance, variance)))[1]
-        log_powers.append(np.log(eta[:-1]))
-        evidence.append(value - 0.5 * occam)
+        log_powers.append(np.log(found.eta[:-1]))
+        evidence.append(log_posterior - 0.5 * occam)
 
     # the rival: noise alone, whose best variance is one
-    weight = columns * n_samples
-    nothing = -0.5 * (weight + math.log(NOISE) ** 2 + math.log(1 + 0.5 * weight))
+    weight = problem.columns * (len(problem.x) + problem.unreached)
+    nothing = -0.5 * (weight + math.log(_NOISE) ** 2 + math.log(1 + 0.5 * weight))
     something = scipy.special.logsumexp(evidence) - math.log(len(evidence))
     # where eta is small the likelihood hardly cares how small: the mean of log eta lies beyond its most probable value
-    log_power = SHARPEN * scipy.special.softmax(evidence) @ np.array(log_powers)
+    log_power = _SHARPEN * scipy.special.softmax(evidence) @ np.array(log_powers)
     return np.exp(log_power), float(scipy.special.expit(nothing - something))
+
+
+class _Explained(NamedTuple):
+    """Targets as theta explains them."""
+
+    theta: np.ndarray
+    eta: np.ndarray  # variance at every frequency, and of the noise (F + 1)
+    whiten: np.ndarray  # inverse of the Cholesky factor of S (n n)
+    log_likelihood: float
+
+
+@dataclasses.dataclass(frozen=True)
+class _Problem:
+    r"""Samples, and the log spectra that explain them, :math:`(\log\eta, \log r)` = offset + basis theta.
+
+    theta holds the b, beta and log r, less their means. What of the samples lies outside the span of the coefficients
+    (P > R D) is noise: of it only the number of dimensions and the sum of the targets' squares count.
+    """
+
+    x: np.ndarray  # coefficients of R real waves in D channels (n RD)
+    y: np.ndarray  # targets (n K)
+    bins: np.ndarray  # frequency of every coefficient, F for the noise of every sample (RD + n)
+    columns: float  # independent targets: columns that repeat one another, as one per class does, count once
+    residual: float  # sum of squares of the targets outside the span
+    unreached: int  # dimensions outside the span
+    basis: np.ndarray  # (F + 1, T)
+    offset: np.ndarray  # (F + 1)
+
+    @classmethod
+    def of(cls, inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray) -> "_Problem":
+        n_samples, length, n_channels = inputs.shape
+        enough = max(128, math.isqrt(_MAX_WORK // (length * n_channels)))
+        if min(n_samples, length * n_channels) > enough:
+            keep = evenly(target, enough)
+            inputs, target, n_samples = inputs[keep], target[keep] - target[keep].mean(axis=0), enough
+        n_freq = len(log_s_u)
+        spectra = np.fft.rfft(inputs - inputs.mean(axis=0), n=2 * n_freq - 2, axis=1) * math.sqrt(2)
+        spectra[:, [0, -1]] /= math.sqrt(2)  # at 0 and pi a real sequence has one coefficient, not two
+        x = np.concatenate([spectra.real, spectra.imag[:, 1:-1]], axis=1)  # (P R D)
+        x = (x / np.maximum(np.sqrt((x**2).mean(axis=0).sum(axis=0)), 1e-300)).reshape(n_samples, -1)  # (P RD)
+        bins = np.repeat(np.r_[:n_freq, 1 : n_freq - 1], n_channels)
+        overlap = target.T @ target
+        columns = np.trace(overlap) ** 2 / (overlap**2).sum()
+        y = target * math.sqrt(columns * n_samples / np.trace(overlap))
+        level = math.log(2 * ((x**2).mean(axis=0) @ np.exp(-0.5 * log_s_u)[bins]))  # half of the variance is signal
+        residual = 1e-4 * (y**2).sum()  # no target is quite free of noise: log r needs a lower end
+        unreached = max(n_samples - x.shape[1], 0)
+        if unreached:
+            span, x = np.linalg.qr(x)
+            residual += ((y - span @ (span.T @ y)) ** 2).sum()
+            y = span.T @ y
+        cosines = np.cos(np.outer(np.linspace(0, np.pi, n_freq), np.arange(min(_N_CEPSTRAL, n_freq))))
+        basis = scipy.linalg.block_diag(np.column_stack([cosines, log_s_u]), 1.0)
+        offset = np.append(-0.5 * log_s_u - level, math.log(_NOISE))
+        return cls(x, y, np.append(bins, np.full(len(x), n_freq)), columns, residual, unreached, basis, offset)
+
+    def prior_variance(self, scale: float) -> np.ndarray:
+        """Of theta (T,): cosines of a smooth process over frequency, the tilt, the noise."""
+        k = np.arange(self.basis.shape[1] - 2)
+        ripple = np.where(k, 2.0, 1.0) * np.exp(-0.5 * (k * scale) ** 2)
+        variance = np.append(_LOG_SD**2 * ripple / ripple.sum() + 1e-8, [1.0, 1.0])
+        variance[0] += 1.0  # the level
+        return variance
+
+    def explain(self, theta: np.ndarray) -> _Explained:
+        """The likelihood of theta, minus infinity where S cannot be factored: after a step too far."""
+        eta = np.exp(np.clip(self.offset + self.basis @ theta, -50, 50))
+        scaled = self.x * np.sqrt(eta)[self.bins[: self.x.shape[1]]]
+        try:
+            factor = np.linalg.cholesky(scaled @ scaled.T + eta[-1] * np.eye(len(self.x)))
+        except np.linalg.LinAlgError:
+            return _Explained(theta, eta, np.empty((0, 0)), -math.inf)
+        whiten = scipy.linalg.lapack.dtrtri(factor, lower=1)[0]
+        log_det = 2 * np.log(np.diag(factor)).sum() + self.unreached * math.log(eta[-1])
+        misfit = ((whiten @ self.y) ** 2).sum() + self.residual / eta[-1]
+        return _Explained(theta, eta, whiten, -0.5 * (misfit + self.columns * log_det))
+
+    def fisher_step(self, found: _Explained, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The step towards the most probable theta (T,), and the curvature of the log posterior (T, T)."""
+        x, whiten, eta = self.x, found.whiten, found.eta[self.bins]
+        alpha = whiten.T @ (whiten @ self.y)  # S^-1 y
+        u = eta * np.append(((whiten @ x) ** 2).sum(axis=0), (whiten**2).sum(axis=0))
+        fit = eta * np.append(((x.T @ alpha) ** 2).sum(axis=1), (alpha**2).sum(axis=1))
+        rest = np.maximum(u * (1 - u), 1e-100)
+        diagonal = u**2 - rest**2 / rest.sum()
+        diagonal, rest, fit, u = (np.bincount(self.bins, each) for each in (diagonal, rest, fit, u))
+        diagonal[-1] += self.unreached
+        u[-1] += self.unreached
+        fit[-1] += self.residual / found.eta[-1]
+        along = self.basis.T @ rest
+        spread = (self.basis.T * diagonal) @ self.basis + np.outer(along, along) / rest.sum()
+        curvature = 0.5 * self.columns * spread + np.diag(1 / variance)
+        gradient = 0.5 * self.basis.T @ (fit - self.columns * u) - found.theta / variance
+        return np.linalg.solve(curvature, gradient), curvature
+
+    def climb(self, found: _Explained, variance: np.ndarray) -> tuple[_Explained, float, np.ndarray]:
+        """The most probable theta from ``found`` on, its log posterior, and the curvature there."""
+        log_posterior, gain = found.log_likelihood - 0.5 * (found.theta**2 / variance).sum(), math.inf
+        while gain > _TOLERANCE:
+            step, curvature = self.fisher_step(found, variance)
+            for _ in range(12):
+                trial = self.explain(found.theta + step)
+                gain = trial.log_likelihood - 0.5 * (trial.theta**2 / variance).sum() - log_posterior
+                if gain > 0:
+                    found, log_posterior = trial, log_posterior + gain
+                    break
+                step /= 2
+        return found, log_posterior, curvature
 
 
 def order_evidence(x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[float, float]:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from tdi_lib.samples import one_of, positive_int, real_number, real_tensor
@@ -541,7 +541,19 @@ class SequenceModel(nn.Module):
             lengths: (B,) integers in [1, L]; the padding then has no influence on the output.
         """
         real_tensor("x", x, "B L D", {"D": self.d_input})
-        mask = None if lengths is None else self._mask(lengths, x)
+        if lengths is not None:
+            lengths = torch.as_tensor(lengths, device=x.device)
+            if lengths.shape != x.shape[:1] or lengths.is_floating_point() or lengths.is_complex():
+                raise ValueError(
+                    f"lengths must be integers of shape ({len(x)},), got {tuple(lengths.shape)} {lengths.dtype}"
+                )
+            if lengths.min() < 1 or lengths.max() > x.shape[1]:
+                raise ValueError(f"lengths must lie in [1, {x.shape[1]}], got [{lengths.min()}, {lengths.max()}]")
+        return self.forward_unchecked(x, lengths)
+
+    def forward_unchecked(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """:meth:`forward` without a look at values, as :func:`torch.func.vmap` needs it."""
+        mask = None if lengths is None else torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # (B L)
         if mask is not None:
             x = x.masked_fill(~mask[:, :, None], 0.0)
         h = self.encoder(x)  # (B L H)
@@ -552,19 +564,9 @@ class SequenceModel(nn.Module):
         if self.pooling == "mean":
             h = h.mean(dim=1) if mask is None else (h * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)  # (B H)
         elif self.pooling == "last":
-            last = -1 if lengths is None else lengths.to(h.device) - 1
+            last = -1 if lengths is None else lengths - 1
             h = h[torch.arange(len(h), device=h.device), last]  # (B H)
         return self.decoder(h)
-
-    def _mask(self, lengths: Tensor, x: Tensor) -> Bool[Tensor, "B L"]:
-        lengths = torch.as_tensor(lengths, device=x.device)
-        if lengths.shape != x.shape[:1] or lengths.is_floating_point() or lengths.is_complex():
-            raise ValueError(
-                f"lengths must be integers of shape ({len(x)},), got {tuple(lengths.shape)} {lengths.dtype}"
-            )
-        if lengths.min() < 1 or lengths.max() > x.shape[1]:
-            raise ValueError(f"lengths must lie in [1, {x.shape[1]}], got [{lengths.min()}, {lengths.max()}]")
-        return torch.arange(x.shape[1], device=x.device) < lengths[:, None]
 
     def parameter_groups(self, lr: float, ssm_lr: float = 1e-3, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Groups for any torch optimiser, as S4 trains: poles and steps slowly and never decayed.

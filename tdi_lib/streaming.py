@@ -10,9 +10,8 @@ Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets, ``
 
 import copy
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -49,7 +48,7 @@ from tdi_lib.spectrum import (
     smoother,
 )
 
-__all__ = ["SpectrumAccumulator", "accumulate", "accumulate_chunks"]
+__all__ = ["SpectrumAccumulator", "accumulate"]
 
 _BLOCK = 2**17  # numbers worked on at once: a few MB with all that is made of them, whatever the size of a batch
 _MAX_CLASSES = 1024  # that may come before two samples of each have
@@ -229,6 +228,8 @@ class SpectrumAccumulator:
 def accumulate(batches: Iterable[Any], **options: Any) -> SpectrumAccumulator:
     """One pass over batches: a DataLoader, or any iterable of ``x``, ``(x, y)`` or ``(x, y, lengths)``.
 
+    Of data on several machines, each can accumulate its part as one ``stream``; the accumulators travel back and merge.
+
     Args:
         batches: what :meth:`SpectrumAccumulator.update` takes, batch by batch.
         options: of :class:`SpectrumAccumulator`.
@@ -250,41 +251,6 @@ def accumulate(batches: Iterable[Any], **options: Any) -> SpectrumAccumulator:
         x, y, lengths = (*batch, None, None)[:3]
         accumulator.update(x, y, lengths=lengths)
     return accumulator
-
-
-def accumulate_chunks(
-    load: Callable[[Any], Iterable[Any]],
-    chunks: Iterable[Any],
-    *,
-    map: Callable[..., Iterable[Any]] = map,
-    **options: Any,
-) -> SpectrumAccumulator:
-    """Accumulate chunk by chunk, wherever ``map`` runs them, and merge the parts.
-
-    Args:
-        load: gives the batches of one chunk (a file, a partition, a range of rows), as for :func:`accumulate`. It must
-            be picklable where ``map`` goes to other processes.
-        chunks: what ``load`` is called with; chunk i is stream i.
-        map: how the chunks are worked on: the ``map`` of a ``concurrent.futures`` executor, of a process pool, or of
-            ``distributed.Client.get_executor()``. Only the sums and the samples kept travel back.
-        options: of :class:`SpectrumAccumulator`, but for ``stream``.
-
-    Raises:
-        TypeError, ValueError: naming the argument, as there; no chunks at all.
-
-    >>> halves = lambda seed: [(np.random.default_rng(seed).normal(size=(16, 32)), np.arange(16) % 2)]
-    >>> accumulate_chunks(halves, range(4)).n_samples
-    64
-    """
-    numbered = list(enumerate(chunks))
-    if not numbered:
-        raise ValueError("chunks must not be empty")
-    return functools.reduce(SpectrumAccumulator.merge, map(functools.partial(_chunk, load, options), numbered))
-
-
-def _chunk(load: Callable[[Any], Iterable[Any]], options: dict[str, Any], item: tuple[int, Any]) -> SpectrumAccumulator:
-    stream, chunk = item
-    return accumulate(load(chunk), stream=stream, **options)
 
 
 def _kind(inputs: np.ndarray, targets: np.ndarray | None, labels: bool) -> Kind:

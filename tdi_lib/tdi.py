@@ -25,7 +25,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -84,7 +84,7 @@ __all__ = [
 # ---- matching ------------------------------------------------------------------------------------
 
 
-PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
+_PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 _N_CENTRES = 128
 _CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
 
@@ -208,12 +208,12 @@ def match_power_spectrum_(
     _check_placement(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
-    if solver == "nnls":
+    if solver == "adam" and isinstance(ssm, DiagonalSSM):
+        _descend_(ssm, spectrum, steps)
+        changed = ("log_dt", *_PLACED)
+    elif solver == "nnls":
         placed = functools.partial(_placed, spectrum, decay=decay, spread=spread, crowding=crowding, share=share)
         changed = _place_(ssm, spectrum, placed, generator)
-    elif isinstance(ssm, DiagonalSSM):
-        _descend_(ssm, spectrum, steps)
-        changed = ("log_dt", *PLACED)
     else:
         raise ValueError("solver must be 'nnls' for a layer other than DiagonalSSM, got 'adam'")
     after = spectral_loss(ssm, spectrum)
@@ -609,50 +609,75 @@ def _placed(
     return poles, residues, matched
 
 
+Placed = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
 def _place_(
-    ssm: SSMAdapter,
+    ssm: SSMAdapter, spectrum: TaskSpectrum, placed: Placed, generator: torch.Generator | None
+) -> tuple[str, ...]:
+    """Place what ``placed`` makes of uniform draws, as :func:`_placed` does; returns the names of what was set."""
+    if isinstance(ssm, MimoSSM):
+        return _place_modes_(ssm, spectrum, placed, generator)
+    return _place_channels_(ssm, placed, generator)
+
+
+def _place_channels_(ssm: SisoSSM, placed: Placed, generator: torch.Generator | None) -> tuple[str, ...]:
+    """Place the poles of channels that each have their own; returns the names of what was set."""
+    before = _tensors(ssm)
+    n_channels, n_pairs = ssm.log_poles.shape
+    drawn = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
+    *chosen, matched = placed(drawn)
+    old = arrays(ssm.log_poles, ssm.residues)
+    new = (np.where(matched[:, None], *pair) for pair in zip(chosen, old, strict=True))
+    ssm.set_log_poles_(*map(torch.as_tensor, new))
+    if not isinstance(ssm, DiagonalSSM):
+        return _changed(ssm, before)
+    with torch.no_grad():  # what is kept is kept to the last bit
+        for name in _PLACED:
+            getattr(ssm, name)[torch.as_tensor(~matched)] = before[name][torch.as_tensor(~matched)]
+    return _PLACED
+
+
+def _place_modes_(
+    ssm: MimoSSM,
     spectrum: TaskSpectrum,
-    placed: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+    placed: Placed,
     generator: torch.Generator | None,
 ) -> tuple[str, ...]:
-    """Place the poles that ``placed`` makes of uniform draws, as :func:`_placed`; returns the names of what was set."""
+    """Place the modes that all inputs and outputs share, in filters of ``_CLUSTER`` poles.
+
+    Each filter reads one direction of the inputs and writes one of the outputs: one pair of directions after another,
+    neighbours in opposite senses of time where the layer runs in both.
+    """
     before = _tensors(ssm)
-    uniform = lambda *shape: torch.rand(*shape, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
-    if isinstance(ssm, MimoSSM):
-        shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
-        n_outputs, n_modes = shape[-2:]
-        directions = shape[0] if len(shape) == 3 else 1
-        n_filters = max(n_modes // _CLUSTER, 1)
-        drawn = uniform(n_filters, n_modes // n_filters + 1)
-        poles, residues, _ = placed(drawn)
-        # one pair of an input and an output direction after another; neighbours run in opposite senses of time
-        sense, pair = np.arange(n_filters) % directions, np.arange(n_filters) // directions
-        normal = lambda n: torch.randn(n, n, generator=generator, dtype=torch.float64).numpy()  # noqa: E731
-        into, out = (np.linalg.qr(normal(n))[0] for n in (n_inputs, n_outputs))
-        i, j = pair % n_outputs, (pair + pair // math.lcm(n_inputs, n_outputs)) % n_inputs
-        b = residues[:, :, None] * into[j][:, None, :]  # (Q n D)
-        c = np.zeros((n_filters, poles.shape[1], directions, n_outputs))
-        c[np.arange(n_filters), :, sense] = out[i][:, None, :]
-        # poles that are left over wait without an input: those of the first filters again
-        some = np.arange(n_modes) % poles.size
-        b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
-        c = np.moveaxis(c.reshape(-1, directions, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
-        log_poles = poles.ravel()[some]
-        power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
-        c = c / math.sqrt(power)  # unit power of the outputs, on average
-        ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
-    else:
-        n_channels, n_pairs = ssm.log_poles.shape
-        drawn = uniform(n_channels, n_pairs + 1)
-        poles, residues, matched = placed(drawn)
-        old = arrays(ssm.log_poles, ssm.residues)
-        new = (np.where(matched[:, None], *pair) for pair in zip((poles, residues), old, strict=True))
-        ssm.set_log_poles_(*map(torch.as_tensor, new))
-    if isinstance(ssm, DiagonalSSM):
-        with torch.no_grad():  # what is kept is kept to the last bit
-            for name in PLACED:
-                getattr(ssm, name)[torch.as_tensor(~matched)] = before[name][torch.as_tensor(~matched)]
-        return PLACED
+    shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
+    n_outputs, n_modes = shape[-2:]
+    n_senses = shape[0] if len(shape) == 3 else 1
+    n_filters = max(n_modes // _CLUSTER, 1)
+    drawn = torch.rand(n_filters, n_modes // n_filters + 1, generator=generator, dtype=torch.float64).numpy()
+    poles, residues, _ = placed(drawn)  # (Q n)
+
+    normal = (torch.randn(n, n, generator=generator, dtype=torch.float64).numpy() for n in (n_inputs, n_outputs))
+    into, out = (np.linalg.qr(each)[0] for each in normal)
+    sense, pair = np.arange(n_filters) % n_senses, np.arange(n_filters) // n_senses
+    writes = pair % n_outputs
+    reads = (pair + pair // math.lcm(n_inputs, n_outputs)) % n_inputs
+    b = residues[:, :, None] * into[reads][:, None, :]  # (Q n D)
+    c = np.zeros((n_filters, poles.shape[1], n_senses, n_outputs))
+    c[np.arange(n_filters), :, sense] = out[writes][:, None, :]
+
+    # poles that are left over wait without an input: those of the first filters again
+    some = np.arange(n_modes) % poles.size
+    b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
+    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
+    log_poles = poles.ravel()[some]
+    power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
+    c = c / math.sqrt(power)  # unit power of the outputs, on average
+    ssm.set_modes_(*(torch.as_tensor(each.astype(complex)) for each in (log_poles, b, c)))
+    return _changed(ssm, before)
+
+
+def _changed(ssm: SSMAdapter, before: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
 
 
@@ -921,6 +946,23 @@ class Comparison:
         return self.difference + self.standard_error < 0
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Several starts on held-out samples: the squared misses (P,) of each, and the read-out that was asked."""
+
+    misses: dict[str, np.ndarray]
+    order: str
+
+    def compare(self, base: str, rival: str) -> Comparison:
+        """Two of them."""
+        first, second = self.misses[base], self.misses[rival]
+        difference = second - first
+        standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        return Comparison(
+            float(first.mean()), float(second.mean()), float(difference.mean()), standard_error, self.order
+        )
+
+
 def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> Comparison:
     r"""Ask the samples which of two layers is the better start: each half tests what was fitted on the other.
 
@@ -947,6 +989,11 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
     >>> compare_starts(slow, tuned, x, y).better, compare_starts(tuned, slow, x, y).better
     (True, False)
     """
+    return held_out_starts({"base": base, "rival": rival}, x, y, order=order).compare("base", "rival")
+
+
+def held_out_starts(starts: Mapping[str, Layer], x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> HeldOut:
+    """:func:`compare_starts` of several layers, each fitted once on each half."""
     order = one_of("order", order, _ORDERS)
     samples = CheckedSamples.of(x, y)
     if order == "auto":
@@ -962,7 +1009,7 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
 
         return of_half
 
-    return dataclasses.replace(_compare(features(base), features(rival), samples, y), order=order)
+    return _held_out({name: features(layer) for name, layer in starts.items()}, samples, y, order)
 
 
 def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
@@ -984,30 +1031,28 @@ def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike
     >>> compare_features(mean, power, x, (x**2).mean(axis=1)).better
     True
     """
-    return _compare(base, rival, CheckedSamples.of(x, y), y)
+    return _held_out({"base": base, "rival": rival}, CheckedSamples.of(x, y), y, "given").compare("base", "rival")
 
 
-def _compare(base: Features, rival: Features, samples: CheckedSamples, y: ArrayLike) -> Comparison:
+def _held_out(starts: Mapping[str, Features], samples: CheckedSamples, y: ArrayLike, order: str) -> HeldOut:
     inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
     if len(inputs) < _MIN_SAMPLES:
         raise ValueError(f"x must hold at least {_MIN_SAMPLES} sequences to be split, got {len(inputs)}")
     labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
     halves = np.zeros(len(inputs), bool)
     halves[np.lexsort(target.T)[::2]] = True
-    misses = np.zeros((2, len(inputs)))
+    misses = {name: np.zeros(len(inputs)) for name in starts}
     for fit in (halves, ~halves):
-        for row, name, make in zip(misses, ("base", "rival"), (base, rival), strict=True):
+        mean = target[fit].mean(axis=0)
+        for name, make in starts.items():
             raw = real_array(name, make(inputs[fit], labels[fit])(inputs), ndim=(2,), what="features (P, M)")
             if len(raw) != len(inputs):
                 raise ValueError(f"{name} must give a row for each of {len(inputs)} sequences, got shape {raw.shape}")
             features = raw - raw[fit].mean(axis=0)
-            mean = target[fit].mean(axis=0)
             path = ridge_path(features[fit], target[fit] - mean)
-            row[~fit] = ((features[~fit] @ path.weights[path.best] + mean - target[~fit]) ** 2).mean(axis=1)
-    difference = misses[1] - misses[0]
-    standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
-    base_miss, rival_miss = map(float, misses.mean(axis=1))
-    return Comparison(base_miss, rival_miss, float(difference.mean()), standard_error, "given")
+            predicted = features[~fit] @ path.weights[path.best] + mean
+            misses[name][~fit] = ((predicted - target[~fit]) ** 2).mean(axis=1)
+    return HeldOut(misses, order)
 
 
 def forecast_gain(

@@ -1,36 +1,29 @@
-"""Train a :class:`~tdi_lib.ssm.SequenceModel` with Lightning: progress, checkpoints, early stopping on validation.
+"""Train a :class:`~tdi_lib.ssm.SequenceModel`, or many at once: AdamW, early stopping on validation.
 
-Needs the ``train`` extra. Everything is explicit and seeded: two calls with the same arguments on one machine give the
+Everything is explicit and seeded: two calls with the same arguments on one machine give the
 same weights.
 """
 
-import contextlib
 import copy
 import dataclasses
-import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from numpy.typing import ArrayLike
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler, TensorDataset
 from tqdm import tqdm
 
 from tdi_lib.samples import check_lengths, instance_of, positive_int, real_array
 from tdi_lib.ssm import SequenceModel
 
-__all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "load_weights", "predict", "save_weights"]
+__all__ = ["FitResult", "Scores", "evaluate", "fit", "fit_many", "predict"]
 
-_SLICE = 64  # validation sequences of one model that are looked at at once
+_SLICE = 64  # validation sequences of each model that are looked at at once
+Set = tuple[Tensor, ...]  # sequences (P L D), targets, and lengths (P) if any sequence is padded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,77 +58,6 @@ class FitResult:
     seconds: float
 
 
-class _Task(LightningModule):
-    """Cross-entropy for labels, mean squared error for real targets."""
-
-    def __init__(self, model: SequenceModel, classify: bool, optimiser: dict[str, float]) -> None:
-        super().__init__()
-        self.model = model
-        self.loss = nn.functional.cross_entropy if classify else nn.functional.mse_loss
-        self.optimiser = optimiser
-
-    def configure_optimizers(self) -> Any:
-        return torch.optim.AdamW(self.model.parameter_groups(**self.optimiser))
-
-    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        loss = self.loss(self.model(batch[0], *batch[2:]), batch[1])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(batch[0]))
-        return loss
-
-    def validation_step(self, batch: list[Tensor], _: int) -> None:
-        loss = self.loss(self.model(batch[0], *batch[2:]), batch[1])
-        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch[0]))
-
-
-class _Recorder(Callback):
-    """Keep both losses at every validation and the weights of the best one; part of the checkpoint."""
-
-    def __init__(self, watch: Callable[[int, SequenceModel], None] | None) -> None:
-        self.watch = watch
-        self.state: dict[str, Any] = {"rows": [], "best_loss": math.inf, "best_step": 0, "best": {}}
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        losses = {key: float(trainer.callback_metrics[key]) for key in ("train_loss", "val_loss")}
-        self.state["rows"].append({"step": trainer.global_step} | losses)
-        if losses["val_loss"] < self.state["best_loss"]:
-            weights = pl_module.model.state_dict()  # type: ignore[union-attr]
-            self.state["best"] = {k: v.detach().cpu().clone() for k, v in weights.items()}
-            self.state["best_loss"] = losses["val_loss"]
-            self.state["best_step"] = trainer.global_step
-        self.state["rng"] = torch.get_rng_state()
-        if self.watch is not None:
-            with torch.no_grad():
-                self.watch(trainer.global_step, pl_module.model)  # type: ignore[arg-type]
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.state
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.state = state_dict
-        torch.set_rng_state(state_dict["rng"])
-
-
-class _EndlessShuffle(Sampler[int]):
-    """``count`` draws per epoch from an endless sequence of seeded permutations; epoch e is the same after a resume."""
-
-    def __init__(self, size: int, count: int, seed: int) -> None:
-        self.size, self.count, self.seed, self.epoch = size, count, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:  # Lightning calls this
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[int]:
-        first = self.epoch * self.count
-        for position in range(first, first + self.count):
-            turn, index = divmod(position, self.size)
-            if index == 0 or position == first:
-                order = np.random.default_rng([self.seed, turn]).permutation(self.size)
-            yield int(order[index])
-
-
 def fit(
     model: SequenceModel,
     x: ArrayLike,
@@ -154,7 +76,6 @@ def fit(
     weight_decay: float = 0.01,
     seed: int = 0,
     progress: bool = True,
-    checkpoint_dir: str | Path | None = None,
     watch: Callable[[int, SequenceModel], None] | None = None,
     device: str = "auto",
 ) -> FitResult:
@@ -172,14 +93,13 @@ def fit(
         batch_size: samples per step; small sets are gone through more often.
         lr, ssm_lr, weight_decay: see :meth:`~tdi_lib.ssm.SequenceModel.parameter_groups`.
         seed: order of the batches and dropout.
-        progress: show Lightning's progress bar.
-        checkpoint_dir: where to keep the last and best state; an interrupted run with the same folder resumes.
+        progress: show a bar.
         watch: called as ``watch(step, model)`` after every validation, to look at the model while it learns.
-        device: a Lightning accelerator: ``auto``, ``cpu``, ``gpu``, ``mps``.
+        device: of torch, such as ``cpu`` or ``cuda``; ``auto`` is the GPU if there is one. The model ends where it was.
 
     Raises:
         TypeError, ValueError: naming the argument.
-        FloatingPointError: if the training diverged.
+        FloatingPointError: if the training diverged; the model is as it was.
 
     >>> generator = torch.Generator().manual_seed(0)
     >>> x = torch.randn(40, 16, 1, generator=generator).numpy()
@@ -190,55 +110,17 @@ def fit(
     [25, 50]
     """
     instance_of("model", model, SequenceModel)
-    train = _tensors("x", x, "y", y, model, "lengths", lengths)
-    validation = _tensors("x_val", x_val, "y_val", y_val, model, "lengths_val", lengths_val)
-    max_steps = positive_int("max_steps", max_steps)
-    every = positive_int("evaluate_every", evaluate_every)
-    batch_size = positive_int("batch_size", batch_size)
-    patience = positive_int("patience", patience)
-    seed = positive_int("seed", seed, minimum=0)
-    start = time.perf_counter()
-
-    # An "epoch" is `every` steps over an endless shuffled stream, so that every set size is validated equally often.
-    sampler = _EndlessShuffle(len(train[0]), every * batch_size, seed)
-    loader = DataLoader(TensorDataset(*train), batch_size=batch_size, sampler=sampler)
-    val_loader = DataLoader(TensorDataset(*validation), batch_size=256)
-    task = _Task(
-        model,
-        not train[1].is_floating_point(),
-        {"lr": lr, "ssm_lr": ssm_lr, "weight_decay": weight_decay},
+    (result,) = _train(
+        [model],
+        [_tensors("x", x, "y", y, model, "lengths", lengths)],
+        [_tensors("x_val", x_val, "y_val", y_val, model, "lengths_val", lengths_val)],
+        [positive_int("seed", seed, minimum=0)],
+        _Options(max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress, watch),
+        device,
     )
-    recorder = _Recorder(watch)
-    callbacks: list[Callback] = [
-        recorder,
-        EarlyStopping("val_loss", patience=patience, check_on_train_epoch_end=True),
-    ]
-    resume = None
-    if checkpoint_dir is not None:
-        callbacks.append(ModelCheckpoint(checkpoint_dir, save_last=True, save_top_k=0))
-        last = Path(checkpoint_dir) / "last.ckpt"
-        resume = str(last) if last.exists() else None
-    with _quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # dropout
-        trainer = Trainer(
-            accelerator=device,
-            devices=1,
-            max_epochs=math.ceil(max_steps / every),
-            callbacks=callbacks,
-            enable_progress_bar=progress,
-            enable_checkpointing=checkpoint_dir is not None,
-            enable_model_summary=False,
-            logger=False,
-            num_sanity_val_steps=0,
-        )
-        trainer.fit(task, loader, val_loader, ckpt_path=resume)
-    best = recorder.state
-    if not best["best"]:
-        raise _diverged(lr, ssm_lr)
-    model.cpu()
-    model.load_state_dict(best["best"])
-    model.eval()
-    return FitResult(best["rows"], best["best_step"], best["best_loss"], time.perf_counter() - start)
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
 
 
 def fit_many(
@@ -246,6 +128,7 @@ def fit_many(
     data: Sequence[tuple[ArrayLike, ArrayLike, ArrayLike, ArrayLike]],
     *,
     seeds: Sequence[int],
+    lengths: Sequence[tuple[ArrayLike | None, ArrayLike | None]] | None = None,
     max_steps: int = 1000,
     evaluate_every: int = 25,
     patience: int = 12,
@@ -260,14 +143,15 @@ def fit_many(
 
     The parameters are stacked and the losses added: a step of AdamW works on every number by itself, so every model
     takes its own steps, on its own data, in its own order of batches, and stops when :func:`fit` would stop it. Its
-    numbers are those of :func:`fit` up to rounding. A small model leaves most of a GPU idle; fifty fill it.
+    numbers are those of :func:`fit` up to rounding, but for dropout, which draws for all models together. A small model
+    leaves most of a GPU idle; fifty fill it.
 
     Args:
-        models: M models that differ in initial values only, without dropout; changed in place.
-        data: for every model ``(x, y, x_val, y_val)`` as for :func:`fit`. The sets may differ in size, not in length,
-            and no sequence may be padded.
-        seeds: the order of every model's batches.
-        device: of torch, such as ``cpu`` or ``cuda``. The models end where they were.
+        models: M models that differ in initial values only; changed in place.
+        data: for every model ``(x, y, x_val, y_val)`` as for :func:`fit`. The sets may differ in size, not in length.
+        seeds: the order of every model's batches. The first also seeds the dropout.
+        lengths: for every model ``(lengths, lengths_val)`` as for :func:`fit`, where sequences are padded.
+        device: as for :func:`fit`. The models end where they were.
         max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress: as for :func:`fit`.
 
     Returns:
@@ -281,70 +165,126 @@ def fit_many(
         instance_of("models", model, SequenceModel)
     if not models:
         raise ValueError("models must hold at least one model, got none")
-    if any(module.p > 0 for model in models for module in model.modules() if isinstance(module, nn.Dropout)):
-        raise ValueError("models must have no dropout to be trained at once, got a model with dropout")
     if len({_architecture(model) for model in models}) > 1:
         raise ValueError("models must be of one architecture, got several")
-    for name, count in (("data", len(data)), ("seeds", len(seeds))):
+    ends = [(None, None)] * len(models) if lengths is None else lengths
+    for name, count in (("data", len(data)), ("seeds", len(seeds)), ("lengths", len(ends))):
         if count != len(models):
             raise ValueError(f"{name} must be as many as models ({len(models)}), got {count}")
-    max_steps = positive_int("max_steps", max_steps)
-    every = positive_int("evaluate_every", evaluate_every)
-    batch_size = positive_int("batch_size", batch_size)
-    patience = positive_int("patience", patience)
-    seeds = [positive_int("seeds", seed, minimum=0) for seed in seeds]
-    device = torch.device(device)
-    start = time.perf_counter()
-
-    train = _Pool([_tensors("x", d[0], "y", d[1], m) for m, d in zip(models, data, strict=True)], "x", device)
-    validation = _Pool(
-        [_tensors("x_val", d[2], "y_val", d[3], m) for m, d in zip(models, data, strict=True)], "x_val", device
+    each = list(zip(models, data, ends, strict=True))
+    return _train(
+        models,
+        [_tensors("x", x, "y", y, model, "lengths", end) for model, (x, y, _, _), (end, _) in each],
+        [_tensors("x_val", x, "y_val", y, model, "lengths_val", end) for model, (_, _, x, y), (_, end) in each],
+        [positive_int("seeds", seed, minimum=0) for seed in seeds],
+        _Options(max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress),
+        device,
     )
-    samplers = [_EndlessShuffle(size, every * batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
-    stack = _Stack(models, device, {"lr": lr, "ssm_lr": ssm_lr, "weight_decay": weight_decay})
-    runs = [_Run() for _ in models]
-    alive = list(range(len(models)))  # which models the stack holds, in its order
-    n_epochs = math.ceil(max_steps / every)
-    with tqdm(total=n_epochs * len(models), unit="evaluation", disable=not progress) as bar:
-        for epoch in range(n_epochs):
+
+
+def _architecture(model: SequenceModel) -> tuple[Any, ...]:
+    shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()]
+    learns = [parameter.requires_grad for parameter in model.parameters()]
+    return (model.pooling, model.input_skip, *(ssm.discretisation for ssm in model.ssms), repr(model), *shapes, *learns)
+
+
+# ---- the loop ------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Options:
+    """What :func:`fit` and :func:`fit_many` were told."""
+
+    max_steps: int
+    evaluate_every: int
+    patience: int
+    batch_size: int
+    lr: float
+    ssm_lr: float
+    weight_decay: float
+    progress: bool
+    watch: Callable[[int, SequenceModel], None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "evaluate_every", "batch_size", "patience"):
+            positive_int(name, getattr(self, name))
+
+    @property
+    def optimiser(self) -> dict[str, float]:
+        return {"lr": self.lr, "ssm_lr": self.ssm_lr, "weight_decay": self.weight_decay}
+
+
+def _train(
+    models: Sequence[SequenceModel],
+    train_sets: list[Set],
+    val_sets: list[Set],
+    seeds: list[int],
+    options: _Options,
+    device: str | torch.device,
+) -> list[FitResult | FloatingPointError]:
+    """The one loop: epochs of ``evaluate_every`` steps, so that sets of every size are validated equally often."""
+    start, every = time.perf_counter(), options.evaluate_every
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, home = torch.device(device), [next(model.parameters()).device for model in models]
+    train, validation = _Pool(train_sets, "x", device), _Pool(val_sets, "x_val", device)
+    team = (_Alone if len(models) == 1 else _Stack)(models, device, options.optimiser)
+    runs = [_Run(team.weights(place)) for place in range(len(models))]
+    batches = [_endless_batches(size, options.batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
+    alive = list(range(len(models)))  # which models the team holds, in its order
+    n_epochs = math.ceil(options.max_steps / every)
+    with (
+        tqdm(total=n_epochs * len(models), unit="evaluation", disable=not options.progress) as bar,
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+    ):
+        torch.manual_seed(seeds[0])  # dropout
+        for epoch in range(1, n_epochs + 1):
             begin = time.perf_counter()
-            for index in alive:
-                samplers[index].set_epoch(epoch)
-            order = torch.tensor([list(samplers[index]) for index in alive]).view(len(alive), every, batch_size)
-            total = torch.zeros(len(alive), dtype=stack.dtype, device=device)
-            for step in range(every):
-                total += stack.step(*train.take(alive, order[:, step]))
-            losses = zip((total / every).tolist(), stack.losses(validation, alive).tolist(), strict=True)
+            total = torch.zeros(len(alive), dtype=team.dtype, device=device)
+            for _ in range(every):
+                index = torch.as_tensor(np.array([next(batches[which]) for which in alive]))  # (M B)
+                total += team.step(*train.take(alive, index))
+            losses = zip((total / every).tolist(), team.losses(validation, alive).tolist(), strict=True)
             seconds = (time.perf_counter() - begin) / len(alive)
             going = []
             for place, (train_loss, val_loss) in enumerate(losses):
                 run = runs[alive[place]]
                 run.seconds += seconds
-                if run.note((epoch + 1) * every, train_loss, val_loss):
-                    run.best = stack.weights(place)
-                if math.isfinite(val_loss) and run.waited < patience:
+                if run.note(epoch * every, train_loss, val_loss):
+                    run.best = team.weights(place)
+                if math.isfinite(val_loss) and run.waited < options.patience:
                     going.append(place)
-            bar.update(len(alive) + (len(alive) - len(going)) * (n_epochs - epoch - 1))
+            if options.watch is not None:
+                with torch.no_grad():
+                    options.watch(epoch * every, models[0])
+            bar.set_postfix(best_val_loss=f"{np.mean([run.best_loss for run in runs]):.3g}", refresh=False)
+            bar.update(len(alive) + (len(alive) - len(going)) * (n_epochs - epoch))
             if len(going) < len(alive):
                 alive = [alive[place] for place in going]
                 if not alive:
                     break
-                stack.keep(going)
+                team.keep(going)
     rest = (time.perf_counter() - start - sum(run.seconds for run in runs)) / len(runs)
-    return [run.result(model, rest, lr, ssm_lr) for run, model in zip(runs, models, strict=True)]
+    return [run.result(model.to(place), rest, options) for run, model, place in zip(runs, models, home, strict=True)]
 
 
-def _architecture(model: SequenceModel) -> tuple[Any, ...]:
-    shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()]
-    return (model.pooling, model.input_skip, *(ssm.discretisation for ssm in model.ssms), repr(model), *shapes)
+def _endless_batches(size: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Batches (B,) of an endless sequence of seeded permutations of ``size`` samples."""
+    rest, turn = np.empty(0, int), 0
+    while True:
+        while len(rest) < batch_size:
+            rest = np.append(rest, np.random.default_rng([seed, turn]).permutation(size))
+            turn += 1
+        yield rest[:batch_size]
+        rest = rest[batch_size:]
 
 
 @dataclasses.dataclass
 class _Run:
-    """One model's record while it trains beside others."""
+    """One model's record while it trains, and its best weights, at first those that it began with."""
 
+    best: dict[str, Tensor]
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     best_loss: float = math.inf
     best_step: int = 0
     waited: int = 0
@@ -359,10 +299,11 @@ class _Run:
         self.waited += 1
         return False
 
-    def result(self, model: SequenceModel, rest: float, lr: float, ssm_lr: float) -> FitResult | FloatingPointError:
-        if not self.best:
-            return _diverged(lr, ssm_lr)
+    def result(self, model: SequenceModel, rest: float, options: _Options) -> FitResult | FloatingPointError:
         model.load_state_dict(self.best)
+        if self.best_step == 0:
+            rates = f"lr={options.lr}, ssm_lr={options.ssm_lr}"
+            return FloatingPointError(f"no finite validation loss with {rates}: training diverged")
         model.eval()
         return FitResult(self.rows, self.best_step, self.best_loss, self.seconds + rest)
 
@@ -370,17 +311,57 @@ class _Run:
 class _Pool:
     """The sets of several models in one tensor, so that one look-up gives a batch to each."""
 
-    def __init__(self, sets: list[tuple[Tensor, ...]], name: str, device: torch.device) -> None:
-        if len({(x.shape[1:], y.shape[1:], y.dtype) for x, y in sets}) > 1:
+    def __init__(self, sets: list[Set], name: str, device: torch.device) -> None:
+        if len({(x.shape[1:], y.shape[1:], y.dtype) for x, y, *_ in sets}) > 1:
             raise ValueError(f"{name} must have one length, and its targets one form, for all models")
-        self.sizes = [len(x) for x, _ in sets]
+        if any(len(each) > 2 for each in sets):  # where some are padded, the others are as long as they are
+            sets = [(x, y, *(ends or [torch.full(x.shape[:1], x.shape[1])])) for x, y, *ends in sets]
+        self.sizes = [len(each[0]) for each in sets]
         self.starts = torch.tensor([0, *self.sizes]).cumsum(0)[:-1]
-        self.x, self.y = (torch.cat(parts).to(device) for parts in zip(*sets, strict=True))
+        self.parts = [torch.cat(parts).to(device) for parts in zip(*sets, strict=True)]
 
-    def take(self, which: list[int], index: Tensor) -> tuple[Tensor, Tensor]:
-        """Sequences (M, B, L, D) and targets at ``index`` (M, B) into each model's own set."""
-        flat = (self.starts[which][:, None] + index).to(self.x.device)
-        return self.x[flat], self.y[flat]
+    def take(self, which: list[int], index: Tensor) -> list[Tensor]:
+        """Sequences (M, B, L, D), targets, and lengths if any, at ``index`` (M, B) into each model's own set."""
+        flat = (self.starts[which][:, None] + index).to(self.parts[0].device)
+        return [part[flat] for part in self.parts]
+
+
+class _Alone:
+    """One model and its AdamW."""
+
+    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimiser: dict[str, float]) -> None:
+        (model,) = models
+        self.model = model.to(device).train()
+        self.dtype = model.decoder.weight.dtype
+        self.optimiser = torch.optim.AdamW(model.parameter_groups(**optimiser))
+
+    def _loss(self, x: Tensor, y: Tensor, *lengths: Tensor) -> Tensor:
+        """Mean over a batch of one model (1, B, ...)."""
+        output = self.model(x[0], *(each[0] for each in lengths))
+        return (nn.functional.mse_loss if y.is_floating_point() else nn.functional.cross_entropy)(output, y[0])
+
+    def step(self, *batch: Tensor) -> Tensor:
+        """One step; its loss (1,)."""
+        loss = self._loss(*batch)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()[None]
+
+    @torch.no_grad()
+    def losses(self, pool: _Pool, which: list[int]) -> Tensor:
+        """Mean loss on the whole set (1,)."""
+        self.model.eval()
+        parts = torch.arange(pool.sizes[0])[None].split(4 * _SLICE, dim=1)
+        total = sum(self._loss(*pool.take(which, index)) * index.numel() for index in parts)
+        self.model.train()
+        return (total / pool.sizes[0])[None]
+
+    def weights(self, place: int) -> dict[str, Tensor]:
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def keep(self, places: list[int]) -> None:
+        """The one that is kept is there already."""
 
 
 class _Stack:
@@ -388,31 +369,32 @@ class _Stack:
 
     def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimiser: dict[str, float]) -> None:
         self.skeleton = copy.deepcopy(models[0]).to("meta").train()
+        self.skeleton.forward = self.skeleton.forward_unchecked  # type: ignore[method-assign]
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
         names = {id(parameter): name for name, parameter in models[0].named_parameters()}
         self.state = {name: torch.stack([s[name].detach() for s in states]).to(device) for name in states[0]}
-        for name in names.values():
-            self.state[name].requires_grad_()
-        self.dtype = self.state[next(iter(names.values()))].dtype
+        for name, parameter in models[0].named_parameters():
+            self.state[name].requires_grad_(parameter.requires_grad)
+        self.dtype = self.state["decoder.weight"].dtype
         groups = models[0].parameter_groups(**optimiser)
         self.optimiser = torch.optim.AdamW(
             [group | {"params": [self.state[names[id(p)]] for p in group["params"]]} for group in groups]
         )
 
-    def _each(self, state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+    def _each(self, state: dict[str, Tensor], *batch: Tensor) -> Tensor:
         """Loss of every model on every of its samples (M, B)."""
 
-        def one(state: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-            output = torch.func.functional_call(self.skeleton, state, (x,))
+        def one(state: dict[str, Tensor], x: Tensor, y: Tensor, *lengths: Tensor) -> Tensor:
+            output = torch.func.functional_call(self.skeleton, state, (x, *lengths))
             if not y.is_floating_point():
                 return nn.functional.cross_entropy(output, y, reduction="none")
             return nn.functional.mse_loss(output, y, reduction="none").flatten(1).mean(1)
 
-        return torch.func.vmap(one)(state, x, y)
+        return torch.func.vmap(one, randomness="different")(state, *batch)
 
-    def step(self, x: Tensor, y: Tensor) -> Tensor:
+    def step(self, *batch: Tensor) -> Tensor:
         """One step of every model on its batch; their losses (M,)."""
-        losses = self._each(self.state, x, y).mean(dim=1)
+        losses = self._each(self.state, *batch).mean(dim=1)
         self.optimiser.zero_grad()
         losses.sum().backward()
         self.optimiser.step()
@@ -421,16 +403,18 @@ class _Stack:
     @torch.no_grad()
     def losses(self, pool: _Pool, which: list[int]) -> Tensor:
         """Mean loss of every model on its whole set (M,)."""
+        self.skeleton.eval()
         sizes = torch.tensor([pool.sizes[index] for index in which])
-        total = torch.zeros(len(which), dtype=self.dtype, device=pool.x.device)
+        total = torch.zeros(len(which), dtype=self.dtype, device=pool.parts[0].device)
         for first in range(0, int(sizes.max()), _SLICE):
             some = (sizes > first).nonzero()[:, 0]  # the models whose sets reach so far
             index = torch.arange(first, min(first + _SLICE, int(sizes.max())))
             inside = index < sizes[some, None]
             batch = pool.take([which[i] for i in some], torch.where(inside, index, 0))
-            rows = some.to(pool.x.device)
+            rows = some.to(total.device)
             each = self._each({name: tensor[rows] for name, tensor in self.state.items()}, *batch)
             total[rows] += torch.where(inside.to(each.device), each, 0.0).sum(dim=1)
+        self.skeleton.train()
         return total / sizes.to(total)
 
     def weights(self, place: int) -> dict[str, Tensor]:
@@ -450,8 +434,7 @@ class _Stack:
                 self.state[name] = tensor[places]
 
 
-def _diverged(lr: float, ssm_lr: float) -> FloatingPointError:
-    return FloatingPointError(f"no finite validation loss with lr={lr}, ssm_lr={ssm_lr}: training diverged")
+# ---- predictions ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -511,23 +494,6 @@ def evaluate(model: SequenceModel, x: ArrayLike, y: ArrayLike, *, lengths: Array
     return Scores(loss, float(correct.mean()), float(gap.abs().sum() / len(labels)))
 
 
-def save_weights(model: nn.Module, path: str | Path) -> None:
-    """Write the weights as safetensors: data only, never code.
-
-    >>> import tempfile
-    >>> model = SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     save_weights(model, f"{folder}/weights.safetensors")
-    ...     load_weights(SequenceModel(1, 2, d_model=4, d_state=4, n_layers=1), f"{folder}/weights.safetensors")
-    """
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, str(path))
-
-
-def load_weights(model: nn.Module, path: str | Path) -> None:
-    """Read weights written by :func:`save_weights` into ``model``, strictly: RuntimeError if names or shapes differ."""
-    model.load_state_dict(load_file(str(path)))
-
-
 def _inputs(
     name: str, x: ArrayLike, model: SequenceModel, lengths_name: str = "lengths", lengths: ArrayLike | None = None
 ) -> list[Tensor]:
@@ -583,17 +549,3 @@ def _tensors(
     if target.shape != expected:
         raise ValueError(f"{y_name} must have the shape of the model's output {expected}, got {target.shape}")
     return inputs, torch.tensor(target, dtype=inputs.dtype), *ends
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning announces devices and suggests loader workers; neither concerns a reader."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -273,7 +273,7 @@ assert "torch" not in sys.modules and "scipy" not in sys.modules
 for name in tdi_lib.__all__:
     assert getattr(tdi_lib, name).__module__.startswith("tdi_lib."), name
     assert name in dir(tdi_lib)
-heavy = {"matplotlib", "pandas", "pyarrow", "lightning", "scipy.signal", "scipy.stats", "scipy.optimize", "click"}
+heavy = {"matplotlib", "pandas", "pyarrow", "scipy.signal", "scipy.stats", "scipy.optimize", "click"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 try:
     tdi_lib.nothing

@@ -235,11 +235,11 @@ def test_evidence_finds_the_most_probable_spectrum(n_samples: int, monkeypatch: 
     target = standardise_targets(y, n_samples)
     log_s_u = -2 * np.log(np.linspace(0, np.pi, 9) + 0.3)
     log_s_u -= log_s_u.mean()
-    monkeypatch.setattr(tdi_lib.spectrum, "SMOOTHNESS", (0.5,))
-    monkeypatch.setattr(tdi_lib.spectrum, "TOLERANCE", 1e-9)
+    monkeypatch.setattr(tdi_lib.spectrum, "_SMOOTHNESS", (0.5,))
+    monkeypatch.setattr(tdi_lib.spectrum, "_TOLERANCE", 1e-9)
     power, _ = _empirical_bayes(inputs, target, log_s_u)
     expected = most_probable_power(inputs, target, log_s_u, 0.5)
-    assert np.allclose(np.log(power) / tdi_lib.spectrum.SHARPEN, np.log(expected), atol=2e-3)
+    assert np.allclose(np.log(power) / tdi_lib.spectrum._SHARPEN, np.log(expected), atol=2e-3)
 
 
 def test_evidence_of_unrelated_targets_is_a_flat_importance() -> None:
@@ -292,7 +292,7 @@ def test_evidence_pools_channels_and_their_units_do_not_matter() -> None:
 
 def test_evidence_of_many_long_sequences_uses_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = linear_task(1.0, 1.2, 600, 16)
-    monkeypatch.setattr(tdi_lib.spectrum, "MAX_WORK", 1)
+    monkeypatch.setattr(tdi_lib.spectrum, "_MAX_WORK", 1)
     used = []
     original = np.linalg.cholesky
     monkeypatch.setattr(np.linalg, "cholesky", lambda a: used.append(len(a)) or original(a))

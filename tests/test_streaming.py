@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import functools
 import itertools
 import math
 import multiprocessing
@@ -17,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdi_lib.spectrum import METHODS, TaskSpectrum, estimate_task_spectrum, periodograms
-from tdi_lib.streaming import SpectrumAccumulator, _tapered, accumulate, accumulate_chunks
+from tdi_lib.streaming import SpectrumAccumulator, _tapered, accumulate
 
 SUMS = ("input", "flat", "cross", "wiener", "shrunk", "discriminative")
 LENGTH = 48
@@ -228,6 +229,10 @@ def chunk(index: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(x[:50], y[:50]), (x[50:], y[50:])]
 
 
+def of_chunk(index: int) -> SpectrumAccumulator:
+    return accumulate(chunk(index), stream=index)
+
+
 def together(n_chunks: int) -> tuple[np.ndarray, np.ndarray]:
     x, y = zip(*(batch for index in range(n_chunks) for batch in chunk(index)), strict=True)
     return np.concatenate(x), np.concatenate(y)
@@ -249,8 +254,8 @@ def process_pool() -> concurrent.futures.Executor:
 @pytest.mark.parametrize("workers", [process_pool, dask_cluster])
 def test_other_processes_accumulate_and_one_merges(workers: Callable[[], contextlib.AbstractContextManager]) -> None:
     with workers() as pool:
-        away = accumulate_chunks(chunk, range(6), map=pool.map)
-    here = accumulate_chunks(chunk, range(6))
+        away = functools.reduce(SpectrumAccumulator.merge, pool.map(of_chunk, range(6)))
+    here = functools.reduce(SpectrumAccumulator.merge, map(of_chunk, range(6)))
     x, y = together(6)
     assert away.streams == set(range(6)) and away.n_samples == 480
     for method in METHODS:
@@ -312,7 +317,6 @@ def after(*batch, **options) -> SpectrumAccumulator:
         (lambda: accumulate([(X, Y)]).merge(accumulate([(X, Y)], stream=1, seed=1)), ValueError, "^other must have"),
         (lambda: accumulate([(X, Y)]).merge(accumulate([X], stream=1)), ValueError, "^y must be class numbers"),
         (lambda: accumulate([(X, Y)]).merge(accumulate([(X[:, :9], Y)], stream=1)), ValueError, "^other must be of se"),
-        (lambda: accumulate_chunks(chunk, []), ValueError, "^chunks must not be empty"),
         (lambda: SpectrumAccumulator(stream=-1), ValueError, "^stream"),
         (lambda: SpectrumAccumulator(length=3), ValueError, "^length"),
         (lambda: SpectrumAccumulator().result(), ValueError, "^x must hold at least 4 sequences, got 0"),

@@ -1,14 +1,14 @@
 """Training: it learns, repeats itself, stops, resumes, and says what is wrong."""
 
+import copy
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tdi_lib.ssm import SequenceModel
-from tdi_lib.training import evaluate, fit, fit_many, load_weights, predict, save_weights
+from tdi_lib.training import _endless_batches, evaluate, fit, fit_many, predict
 
 
 def tones(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,31 +83,48 @@ def test_early_stopping() -> None:
     assert len(rows) - 1 - int(np.argmin(rows)) == 2
 
 
-def test_interrupted_training_resumes_to_the_same_result(tmp_path: Path) -> None:
-    whole = make(dropout=0.3)
-    expected = run(whole, max_steps=60)
+def test_batches_are_seeded_permutations_one_after_another() -> None:
+    for size, batch_size in ((7, 3), (3, 7), (4, 4)):
+        batches = _endless_batches(size, batch_size, 5)
+        drawn = np.concatenate([next(batches) for _ in range(3 * size)])
+        whole = drawn[: len(drawn) // size * size].reshape(-1, size)
+        for turn, order in enumerate(whole):
+            assert np.array_equal(order, np.random.default_rng([5, turn]).permutation(size))
 
-    class Stop(Exception):
-        pass
 
-    broken = make(dropout=0.3)
-    calls = 0
+def test_a_step_is_that_of_adamw() -> None:
+    """Two steps by hand, of the groups and batches that the documentation names."""
+    model, other = make(), make()
+    x, y = tones(64, 0)
+    run(model, max_steps=2, evaluate_every=1, patience=9)
+    optimiser = torch.optim.AdamW(other.parameter_groups(lr=0.02))
+    order = np.random.default_rng([0, 0]).permutation(64)
+    losses, states = [], []
+    for index in (order[:32], order[32:]):
+        optimiser.zero_grad()
+        output = other(torch.tensor(x[index], dtype=torch.float32))
+        torch.nn.functional.cross_entropy(output, torch.tensor(y[index])).backward()
+        optimiser.step()
+        losses.append(evaluate(other, *tones(32, 1)).loss)
+        states.append({name: value.clone() for name, value in other.state_dict().items()})
+    best = states[int(np.argmin(losses))]
+    assert all(torch.equal(value, best[name]) for name, value in model.state_dict().items())
 
-    def interrupt(*_: object) -> None:
-        nonlocal calls
-        calls += broken.training
-        if calls > 35:  # in the middle of the fourth interval
-            raise Stop
 
-    handle = broken.register_forward_hook(interrupt)
-    with pytest.raises(Stop):
-        run(broken, max_steps=60, checkpoint_dir=tmp_path)
-    handle.remove()
-    resumed = make(dropout=0.3)
-    result = run(resumed, max_steps=60, checkpoint_dir=tmp_path)
-    assert result.history == expected.history
-    first, second = whole.state_dict(), resumed.state_dict()
-    assert all(torch.equal(first[k], second[k]) for k in first)
+def test_what_is_frozen_stays() -> None:
+    """Alone and at once."""
+    alone, models = make(), [make(), make(seed=1)]
+    for model in (alone, *models):
+        model.ssms[0].requires_grad_(False)
+    before = copy.deepcopy(alone)
+    x, y = tones(40, 0)
+    options = {"max_steps": 20, "evaluate_every": 10, "lr": 0.02, "progress": False}
+    result = fit(alone, x, y, x_val=x, y_val=y, **options)
+    results = fit_many(models, [(x, y, x, y)] * 2, seeds=[0, 0], **options)
+    assert results[0].history == [pytest.approx(row, rel=1e-3) for row in result.history]
+    for model in (alone, models[0]):
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before.state_dict()[name]) == (".ssm." in name), name
 
 
 # seed, size of the training and the validation set, init: some sets smaller than a batch, some models stopped early
@@ -180,12 +197,14 @@ def test_bad_arguments_of_many_are_named() -> None:
     for changed, error, message in [
         ({"models": []}, ValueError, "models must hold at least one"),
         ({"models": [3, *models[1:]]}, TypeError, "models must be a SequenceModel"),
-        ({"models": [make(dropout=0.1), *models[1:]]}, ValueError, "models must have no dropout"),
+        ({"models": [make(dropout=0.1), *models[1:]]}, ValueError, "models must be of one architecture"),
         ({"models": [make(3), *models[1:]]}, ValueError, "models must be of one architecture"),
         ({"models": [make(pooling="last"), *models[1:]]}, ValueError, "models must be of one architecture"),
         ({"data": data[:2]}, ValueError, r"data must be as many as models \(4\), got 2"),
         ({"data": [tuple(a[:, :9] if a.ndim == 3 else a for a in data[0]), *data[1:]]}, ValueError, "x must have one"),
         ({"seeds": [1]}, ValueError, "seeds must be as many"),
+        ({"lengths": [(None, None)]}, ValueError, "lengths must be as many"),
+        ({"lengths": [(np.zeros(40, int), None)] + [(None, None)] * 3}, ValueError, r"lengths must lie in \[1, 48\]"),
         ({"seeds": [0, 1, 2, -1]}, ValueError, "seeds must be at least 0"),
         ({"patience": 0}, ValueError, "patience"),
     ]:
@@ -226,17 +245,18 @@ def test_scores_by_hand() -> None:
     assert np.isclose(scores.calibration, error)
 
 
-def test_weights_travel_as_safetensors(tmp_path: Path) -> None:
-    model, other = make(seed=0), make(seed=1)
-    save_weights(model, tmp_path / "w.safetensors")
-    load_weights(other, tmp_path / "w.safetensors")
-    x, _ = tones(4, 0)
-    assert torch.equal(predict(model, x), predict(other, x))
-
-
-def test_divergence_is_said() -> None:
+def test_divergence_is_said_and_undone() -> None:
+    model, before = make(), make().state_dict()
     with pytest.raises(FloatingPointError, match="diverged"):
-        run(make(), lr=1e30, max_steps=20)
+        run(model, lr=1e30, max_steps=20)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    run(make(), max_steps=20, progress=True)
+    assert "2/2" in (shown := capsys.readouterr().err) and "best_val_loss=" in shown
+    run(make(), max_steps=20)
+    assert capsys.readouterr().err == ""
 
 
 def padded(n: int, seed: int, fill: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -280,6 +300,39 @@ def test_padding_changes_nothing() -> None:
     ours = fit(model, longer, y, x_val=longer, **lengths, **options)
     theirs = fit(other, x, y, x_val=x, **options)
     assert ours.history == [pytest.approx(row, rel=1e-9) for row in theirs.history]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last"])
+def test_padded_sequences_of_many_models(pooling: str) -> None:
+    """As each alone, also beside one whose sequences are whole."""
+    sets = [padded(40, 0, np.nan), (*tones(50, 2), None), padded(30, 4, 1e9)]
+    val_sets = [padded(20, 1, np.nan), padded(70, 3, np.nan), (*tones(20, 5), None)]
+    options = {"max_steps": 30, "evaluate_every": 10, "progress": False}
+    models, alone = ([make(seed=seed, pooling=pooling).double() for seed in range(3)] for _ in range(2))
+    data = [(x, y, x_val, y_val) for (x, y, _), (x_val, y_val, _) in zip(sets, val_sets, strict=True)]
+    lengths = [(ends, ends_val) for (*_, ends), (*_, ends_val) in zip(sets, val_sets, strict=True)]
+    results = fit_many(models, data, seeds=[0, 1, 2], lengths=lengths, **options)
+    for seed, (model, (x, y, x_val, y_val), (ends, ends_val)) in enumerate(zip(alone, data, lengths, strict=True)):
+        validation = {"x_val": x_val, "y_val": y_val, "lengths_val": ends_val}
+        single = fit(model, x, y, lengths=ends, **validation, seed=seed, device="cpu", **options)
+        assert results[seed].history == [pytest.approx(row, rel=1e-9) for row in single.history]
+
+
+def test_dropout_of_many_models() -> None:
+    """They learn, repeat themselves, leave the global generator alone, and are scored without dropout."""
+    x, y = tones(64, 0)
+    x_val, y_val = tones(32, 1)
+    options = {"seeds": [3, 3], "max_steps": 60, "evaluate_every": 10, "lr": 0.02, "progress": False}
+    runs = []
+    for _ in range(2):
+        models, before = [make(dropout=0.3), make(dropout=0.3)], torch.get_rng_state()
+        results = fit_many(models, [(x, y, x_val, y_val)] * 2, **options)
+        assert torch.equal(before, torch.get_rng_state())
+        runs.append([result.history for result in results])
+        for model, result in zip(models, results, strict=True):
+            assert np.isclose(evaluate(model, x_val, y_val).loss, result.best_val_loss, rtol=1e-5)
+    assert runs[0] == runs[1] and runs[0][0] != runs[0][1]  # every model has its own
+    assert runs[0][0][-1]["train_loss"] < 0.8 * runs[0][0][0]["train_loss"]
 
 
 X, Y = tones(8, 0)

@@ -228,7 +228,7 @@ def sweep(arguments: tuple[str, ...]) -> None:
     Example:
       tdi sweep low_data results/low_data.parquet --workers 2
     """
-    missing = [name for name in ("pandas", "pyarrow", "lightning") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("pandas", "pyarrow") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"tdi sweep needs {', '.join(missing)}: pip install 'tdi-lib[train]'")
     # a process of its own: its workers are spawned, and they must find the module under its own name

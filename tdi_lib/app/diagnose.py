@@ -28,8 +28,8 @@ from tdi_lib.ssm import DiagonalSSM
 from tdi_lib.tdi import (
     Comparison,
     Layer,
-    compare_starts,
     forecast_gain,
+    held_out_starts,
     label_noise,
     layer_importance,
     match_power_spectrum_,
@@ -43,10 +43,10 @@ _CLOSE = 0.2  # a spectral loss below it: the default hears what the task asks f
 _WORTH = 0.9  # of the default's held-out miss: more is not worth a change
 _SHARE = 0.8  # of the importance lies in the bands
 _NAMED = ("lin", "inv", "legs", "dfout", "real")
-MAX_SAMPLES = 2000
-MAX_LENGTH = 512  # steps of the L x L matrices behind the first-order answers
-N_SPLITS = 3
-MIN_SAMPLES = 16
+_MAX_SAMPLES = 2000
+_MAX_LENGTH = 512  # steps of the L x L matrices behind the first-order answers
+_N_SPLITS = 3
+_MIN_SAMPLES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,21 +178,11 @@ def diagnose(
     """
     if sampling_rate is not None:
         sampling_rate = real_number("sampling_rate", sampling_rate, low=1e-300)
-    n_permutations = positive_int("n_permutations", n_permutations)
     seed = positive_int("seed", seed, minimum=0)
     inputs, targets, notes = usable(x, y)
     n_samples, length, n_channels = inputs.shape
     n_classes = len(np.unique(targets)) if targets.dtype.kind in "iubU" else None
-    least = max(MIN_SAMPLES, 4 * (n_classes or 0))
-    if n_samples < least:
-        of = f" of {n_classes} classes" if n_classes else ""
-        raise ValueError(
-            f"x must hold at least {least} usable samples{of}, for each half tests the other, got {n_samples}"
-        )
-    if n_samples > MAX_SAMPLES:
-        keep = np.sort(np.random.default_rng(seed).choice(n_samples, MAX_SAMPLES, replace=False))
-        inputs, targets = inputs[keep], targets[keep]
-        notes.append(f"the spectrum is taken from {MAX_SAMPLES:,} of the {n_samples:,} samples, chosen at random")
+    inputs, targets = _enough(inputs, targets, n_classes, seed, notes)
 
     structure = spectral_structure(inputs, targets, n_permutations=n_permutations, seed=seed)
     first_order = structure.order == "first"
@@ -205,31 +195,15 @@ def diagnose(
     named["tdi"] = _matched(named["lin"], spectrum, seed)
     distances = {name: spectral_loss(ssm, spectrum) for name, ssm in named.items()}
 
-    part, targets_of_part = inputs, targets
-    if first_order and length > MAX_LENGTH:
-        since = _loudest_window(inputs, targets)
-        part, kept, _ = _without_constant(inputs[:, since : since + MAX_LENGTH])
-        targets_of_part = targets[kept]
-        notes.append(
-            f"forecast and held-out comparison look at {MAX_LENGTH} of the {length:,} steps, from {since:,} on, "
-            "where the wave form says most about the targets"
-        )
-    steps = part.shape[1]
-
-    def start_from(name: str) -> Layer:
-        def layer(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
-            ssm = named["lin"]
-            if name != "lin":
-                ssm = _matched(ssm, estimate_task_spectrum(x_half, y_half, method=name), seed)
-            return _kernels(ssm, steps)
-
-        return layer
-
-    def ask(base: str, rival: str) -> Comparison:
-        return compare_starts(start_from(base), start_from(rival), part, targets_of_part, order=structure.order)
-
-    held_out, against_flat, flat = ask("lin", method), ask("flat", method), ask("lin", "flat")
-    forecast = _forecast(named["lin"], part, targets_of_part, n_samples, seed) if first_order else None
+    if first_order and length > _MAX_LENGTH:
+        inputs, targets = _loudest(inputs, targets, notes)
+    halves = held_out_starts(
+        _starts(named["lin"], method, inputs.shape[1], seed), inputs, targets, order=structure.order
+    )
+    held_out, against_flat, flat = (
+        halves.compare(*pair) for pair in (("lin", "tdi"), ("flat", "tdi"), ("lin", "flat"))
+    )
+    forecast = _forecast(named["lin"], inputs, targets, n_samples, seed) if first_order else None
     verdict, reason, start = recommend(structure, distances, held_out, against_flat, flat, forecast, n_samples)
     return Diagnosis(
         verdict,
@@ -381,16 +355,40 @@ def usable(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray, list[str
     return inputs, targets[kept], notes
 
 
-def _loudest_window(inputs: np.ndarray, targets: np.ndarray) -> int:
-    """Where the window of ``MAX_LENGTH`` steps of highest first-order evidence starts; at most 32 are looked at."""
-    last = inputs.shape[1] - MAX_LENGTH
-    starts = np.unique(np.linspace(0, last, min(32, 1 + -(-last // (MAX_LENGTH // 2)))).astype(int))
-    evidence = []
+def _enough(
+    inputs: np.ndarray, targets: np.ndarray, n_classes: int | None, seed: int, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The samples, or ``_MAX_SAMPLES`` of them; ValueError if there are too few."""
+    n_samples, least = len(inputs), max(_MIN_SAMPLES, 4 * (n_classes or 0))
+    if n_samples < least:
+        of = f" of {n_classes} classes" if n_classes else ""
+        raise ValueError(
+            f"x must hold at least {least} usable samples{of}, for each half tests the other, got {n_samples}"
+        )
+    if n_samples <= _MAX_SAMPLES:
+        return inputs, targets
+    notes.append(f"the spectrum is taken from {_MAX_SAMPLES:,} of the {n_samples:,} samples, chosen at random")
+    keep = np.sort(np.random.default_rng(seed).choice(n_samples, _MAX_SAMPLES, replace=False))
+    return inputs[keep], targets[keep]
+
+
+def _loudest(inputs: np.ndarray, targets: np.ndarray, notes: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The window of ``_MAX_LENGTH`` steps of highest first-order evidence; at most 32 are looked at."""
+    length = inputs.shape[1]
+    last = length - _MAX_LENGTH
+    starts = np.unique(np.linspace(0, last, min(32, 1 + -(-last // (_MAX_LENGTH // 2)))).astype(int))
+    windows, evidence = [], []
     for start in starts:
-        window, kept, _ = _without_constant(inputs[:, start : start + MAX_LENGTH])
-        enough = len(window) >= max(MIN_SAMPLES, len(inputs) // 2)
-        evidence.append(order_evidence(window, targets[kept])[0] if enough else -math.inf)
-    return int(starts[int(np.argmax(evidence))])
+        window, kept, _ = _without_constant(inputs[:, start : start + _MAX_LENGTH])
+        enough = len(window) >= max(_MIN_SAMPLES, len(inputs) // 2)
+        windows.append((window, targets[kept]))
+        evidence.append(order_evidence(*windows[-1])[0] if enough else -math.inf)
+    best = int(np.argmax(evidence))
+    notes.append(
+        f"forecast and held-out comparison look at {_MAX_LENGTH} of the {length:,} steps, from {starts[best]:,} on, "
+        "where the wave form says most about the targets"
+    )
+    return windows[best]
 
 
 def _without_constant(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -409,6 +407,15 @@ def _matched(ssm: DiagonalSSM, spectrum: TaskSpectrum, seed: int) -> DiagonalSSM
     return other
 
 
+def _starts(default: DiagonalSSM, method: str, length: int, seed: int) -> dict[str, Layer]:
+    """Impulse responses (H, L) of the default, and of what a half of the samples makes of it."""
+
+    def matched(name: str) -> Layer:
+        return lambda x, y: _kernels(_matched(default, estimate_task_spectrum(x, y, method=name), seed), length)
+
+    return {"lin": lambda *_: _kernels(default, length), "flat": matched("flat"), "tdi": matched(method)}
+
+
 def _kernels(ssm: DiagonalSSM, length: int) -> np.ndarray:
     return ssm.kernel(length).numpy()
 
@@ -425,7 +432,7 @@ def _forecast(default: DiagonalSSM, x: np.ndarray, y: np.ndarray, n_samples: int
     generator = np.random.default_rng(seed)
     order = np.lexsort(standardise_targets(y, len(x)).T)
     pairs = len(order) // 2
-    for _ in range(N_SPLITS):
+    for _ in range(_N_SPLITS):
         # of two neighbours in the order of the targets one goes left, one right: both halves hold all classes
         side = generator.integers(2, size=pairs)
         left = order[2 * np.arange(pairs) + side]

@@ -1,7 +1,7 @@
 """Which runs: one training run as a plain configuration, and the recorded studies as lists of them."""
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["DEEP_MIDDLE", "DEEP_NAMES", "DEEP_SIZES", "INITS", "STUDIES", "TOGETHER", "Trial", "deep_trials"]
@@ -94,10 +94,11 @@ DEEP_MIDDLE = {dataset: sizes[-1] if len(sizes) < 3 else sizes[1] for dataset, s
 """The one number of examples at which everything is compared: 200, or all where there are fewer."""
 
 _OTHERS = ("cross", "flat", "inv", "legs", "real", "random", "dfout", "scaled", "acf")
+_DEEPER = ("2", "3", "4", "all", "composite", "each")  # layers to match, other than the first
 
 
 def deep_trials(
-    seeds: Iterable[int], start_seeds: Iterable[int], rest_seeds: Iterable[int], *, everywhere: bool = False
+    seeds: Sequence[int], start_seeds: Sequence[int], rest_seeds: Sequence[int], *, everywhere: bool = False
 ) -> list[Trial]:
     """The deep study: few to all examples of eight real sets from S4D-Lin, from a matched layer and from a half of one;
     and at one middling size every other start, a grid of steps, self-pretraining, and the choice of layers. Training
@@ -109,48 +110,37 @@ def deep_trials(
         rest_seeds: of everything else.
         everywhere: compare every start at every size, 100 and 300 included: five sizes or more, but for Freezer.
     """
-
-    def trial(dataset: str, n: int, seed: int, init: str, **options: Any) -> Trial:
-        return Trial(dataset, n, seed, init, max_steps=400 if n <= 1000 else 1000, patience=10, **options)
-
-    # slices that notebooks train live and compare
+    more = (100, 300) if everywhere else ()
+    sizes = [(name, n) for name, known in DEEP_SIZES.items() for n in sorted({*known, *more}) if n <= known[-1]]
+    # 800 is else a point of the default's curve only, but for FordA
+    compared = [(name, n) for name, n in sizes if n != 800 or name == "forda" or everywhere]
+    middle = list(DEEP_MIDDLE.items())
+    longer = [*middle, *((name, n) for name, n in sizes if n > 1000)]
+    deeper = [(name, 200) for name in ("activities", "ecg5000", "forda", "watch")]
+    steps = [(low, high) for low in (1e-4, 1e-3, 1e-2) for high in (1e-2, 1e-1, 1.0) if low < high]
+    live = ((0,), [("ecg5000", 50)])  # slices that notebooks train and compare
+    short = {"max_steps": 50, "patience": Trial.patience}
+    table: list[tuple[Sequence[int], list[tuple[str, int]], tuple[str, ...], dict[str, Any]]] = [
+        (*live, ("half",), short),
+        (*live, ("tdi",), short | {"n_layers": 4, "layers": "each"}),
+        (*live, ("lin",), short | {"pretrain_steps": 50}),
+        (seeds, sizes, ("lin",), {}),
+        (seeds, compared, ("tdi", "half"), {}),
+        (seeds if everywhere else (), compared, _OTHERS, {}),
+        (start_seeds, middle, _OTHERS, {}),
+        *((rest_seeds, middle, ("lin",), {"dt_min": low, "dt_max": high}) for low, high in steps),
+        (rest_seeds, middle, ("lin",), {"pretrain_steps": 400}),
+        (rest_seeds, longer, ("lin", "tdi", "half"), {"max_steps": 3000}),
+        (rest_seeds, deeper, ("lin", "tdi"), {"n_layers": 4}),
+        *((rest_seeds, deeper, ("tdi",), {"n_layers": 4, "layers": layers}) for layers in _DEEPER),
+    ]
     trials = [
-        Trial("ecg5000", 50, 0, "half", max_steps=50),
-        Trial("ecg5000", 50, 0, "tdi", max_steps=50, n_layers=4, layers="each"),
-        Trial("ecg5000", 50, 0, "lin", max_steps=50, pretrain_steps=50),
+        Trial(name, n, seed, init, **({"max_steps": 400 if n <= 1000 else 1000, "patience": 10} | options))
+        for some_seeds, cells, inits, options in table
+        for seed in some_seeds
+        for name, n in cells
+        for init in inits
     ]
-    for seed in seeds:
-        for dataset, sizes in DEEP_SIZES.items():
-            for n in [n for n in sorted({100, 300, *sizes}) if n <= sizes[-1]] if everywhere else sizes:
-                # 800 is else a point of the default's curve only, but for FordA
-                only = n == 800 and dataset != "forda" and not everywhere
-                starts = ("lin",) if only else ("lin", "tdi", "half", *(_OTHERS if everywhere else ()))
-                trials += [trial(dataset, n, seed, init) for init in starts]
-    trials += [
-        trial(dataset, n, seed, init) for seed in start_seeds for dataset, n in DEEP_MIDDLE.items() for init in _OTHERS
-    ]
-    for seed in rest_seeds:
-        for dataset, n in DEEP_MIDDLE.items():
-            trials += [
-                trial(dataset, n, seed, "lin", dt_min=low, dt_max=high)
-                for low in (1e-4, 1e-3, 1e-2)
-                for high in (1e-2, 1e-1, 1.0)
-                if low < high and (low, high) != (1e-3, 1e-1)
-            ]
-            trials.append(trial(dataset, n, seed, "lin", pretrain_steps=400))
-            trials += [
-                Trial(dataset, size, seed, init, max_steps=3000, patience=10)
-                for size in (n, *(size for size in DEEP_SIZES[dataset] if size > 1000))
-                for init in ("lin", "tdi", "half")
-            ]
-        trials += [
-            trial(dataset, 200, seed, init, n_layers=4, layers=layers)
-            for dataset in ("activities", "ecg5000", "forda", "watch")
-            for init, layers in (
-                ("lin", "first"),
-                *(("tdi", layers) for layers in ("first", "2", "3", "4", "all", "composite", "each")),
-            )
-        ]
     return list(dict.fromkeys(trials))
 
 

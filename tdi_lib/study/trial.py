@@ -180,7 +180,7 @@ def _fit(model: SequenceModel, sets: tuple[np.ndarray, ...], trial: Trial, max_s
         lr=trial.lr,
         seed=trial.seed,
         progress=progress,
-        device="gpu" if torch.cuda.is_available() else "cpu",
+        device=_device(),
     )
 
 
@@ -334,6 +334,7 @@ def run_trials(trials: Sequence[Trial], *, progress: bool = False) -> list[dict[
                 [p.model for p in prepared.values()],
                 [p.data for p in prepared.values()],
                 seeds=[p.trial.seed for p in prepared.values()],
+                lengths=[(lengths_of(p.data[0]), lengths_of(p.data[2])) for p in prepared.values()],
                 max_steps=common.max_steps,
                 patience=common.patience,
                 batch_size=common.batch_size,
