@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
+    from tdi_lib.scalogram import Scalogram
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
     from tdi_lib.ssm import DiagonalSSM, S4DLayer, SequenceModel
-    from tdi_lib.tdi import MatchReport, match_power_spectrum_, tdi_init_
+    from tdi_lib.tdi import (
+        MatchReport,
+        flat_init_,
+        gains_init_,
+        match_power_spectrum_,
+        place_scalogram_,
+        tdi_init_,
+    )
     from tdi_lib.theory import kernel_spectrum, learning_curve, ssm_kernel, toeplitz_singular_values
 
 __all__ = [
@@ -18,12 +26,16 @@ __all__ = [
     "ReadError",
     "S4DLayer",
     "Samples",
+    "Scalogram",
     "SequenceModel",
     "TaskSpectrum",
     "estimate_task_spectrum",
+    "flat_init_",
+    "gains_init_",
     "kernel_spectrum",
     "learning_curve",
     "match_power_spectrum_",
+    "place_scalogram_",
     "read",
     "ssm_kernel",
     "tdi_init_",
@@ -38,12 +50,16 @@ _HOMES = {
     "ReadError": "app.files",
     "S4DLayer": "ssm",
     "Samples": "app.files",
+    "Scalogram": "scalogram",
     "SequenceModel": "ssm",
     "TaskSpectrum": "spectrum",
     "estimate_task_spectrum": "spectrum",
+    "flat_init_": "tdi",
+    "gains_init_": "tdi",
     "kernel_spectrum": "theory",
     "learning_curve": "theory",
     "match_power_spectrum_": "tdi",
+    "place_scalogram_": "tdi",
     "read": "app.files",
     "ssm_kernel": "theory",
     "tdi_init_": "tdi",

@@ -333,6 +333,7 @@ def _balanced(b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
 # ---- poles and residues: kernel and frequency response in NumPy ----------------------------------
 
 
+_LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 _BLOCK = 16  # channels worked on at once, so that what a step leaves for the next one is still in the cache
 
 
@@ -435,3 +436,62 @@ def dft_response(log_poles: np.ndarray, residues: np.ndarray, *, n_frequencies: 
     right = np.concatenate([fine.real, fine.imag], axis=1)
     kernel = (left.transpose(0, 2, 1) @ right).reshape(len(left), -1)[:, :length]
     return np.fft.rfft(kernel, axis=1)
+
+
+def output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
+    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over the DFT's grid.
+
+    With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
+    :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two
+    g's under the mean is an entry of a Nevanlinna-Pick matrix, so one number per pole suffices:
+
+    .. math::
+        \int \bar g_n g_m\, dS = \frac{\overline{f_n} + f_m}{1 - \bar a_n a_m}, \qquad
+        f_n = \int \Bigl(g_n - \tfrac12\Bigr) dS .
+    """
+    n_frequencies = input_power.size
+    length = 2 * n_frequencies - 2
+    weights = input_power * length / (2 * n_frequencies)
+    weights[[0, -1]] *= 2  # the two that have no mirror image
+    lags = np.fft.irfft(weights)  # autocovariance, the mean of S_u cos(l omega)
+
+    coarse, fine = power_tables(log_poles, length)
+    table = np.zeros(coarse.shape[2] * fine.shape[2])
+    table[:length] = lags
+    sums = ((coarse @ table.reshape(coarse.shape[2], -1)) * fine).sum(axis=2)  # sum over l of lag times power
+    f = -sums / np.expm1(length * log_poles) - lags[0] / 2  # (H N)
+
+    a, f_bar = np.exp(log_poles)[:, None, :], f.conj()[:, :, None]
+    a_bar = a.conj().transpose(0, 2, 1)
+    same = (f_bar + f[:, None, :]) / (1 - a_bar * a)  # (H N N)
+    mirrored = (f_bar + f.conj()[:, None, :]) / (1 - a_bar * a.conj())
+    return 2 * np.block(
+        [
+            [(same + mirrored).real, (mirrored - same).imag],
+            [(same + mirrored).imag, (same - mirrored).real],
+        ]
+    )
+
+
+@by_blocks
+def focused_weights(
+    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
+) -> np.ndarray:
+    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
+
+    Among all weights on the given poles, take those with the least output power :math:`c^\top R c` on the task's input
+    (:func:`output_covariance`) for a unit response of a given phase at the centre. That is Capon's minimum-variance
+    filter, :math:`c \propto R^{-1} \nabla_c \mathrm{Re}(e^{-i\theta} H(\omega_c))`, scaled to unit output power.
+    """
+    covariance = output_covariance(log_poles, input_power)
+    turn = np.exp(-1j * phases)[:, None]
+    direct = -turn / np.expm1(log_poles - 1j * centres[:, None])  # (H N)
+    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
+    wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
+    size = covariance.shape[-1]
+    loading = _LOADING * np.trace(covariance, axis1=1, axis2=2) / size
+    loaded = covariance + loading[:, None, None] * np.eye(size)
+    c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
+    c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
+    real, imag = np.split(c[:, :, 0], 2, axis=1)
+    return real + 1j * imag

@@ -17,7 +17,15 @@ import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import CheckedSamples, evenly, one_of, positive_int, real_array, real_number
+from tdi_lib.samples import CheckedSamples, evenly, instance_of, one_of, positive_int, real_array, real_number
+from tdi_lib.scalogram import (
+    Scalogram,
+    band_energies,
+    check_resolutions,
+    from_the_end,
+    gram_matrix,
+    last_outputs,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +36,7 @@ METHODS = ("auto", "input", "cross", "wiener", "shrunk", "evidence", "discrimina
 """Estimators of :func:`estimate_task_spectrum`."""
 
 UNSUPERVISED = ("input", "flat")
+ORDERS = {"evidence": "first", "discriminative": "second"}
 TAPERED = ("input", "flat", "evidence", "discriminative")
 _FLOORS = {"shrunk": 0.02, "discriminative": 0.5}
 # What `evidence` expects before it sees a target
@@ -39,6 +48,7 @@ _N_CEPSTRAL = 32
 _TOLERANCE = 0.1  # nats that one more step would have to bring
 _MAX_WORK = 2**24
 ENOUGH = 400  # samples to tell the order of a task
+BEYOND = 0.02  # a functional ends where the impulse responses, relative to their largest, do not reach this
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +61,12 @@ class TaskSpectrum:
         input_power: :math:`S_u(\omega)` of the data (F,), positive, unit mean.
         method: the estimator that made it.
         n_samples: how many samples it was estimated from.
+        scalogram: the importance at every resolution, where :func:`estimate_task_spectrum` was asked for it.
 
     Raises:
         TypeError, ValueError: naming the attribute, for shapes that differ, frequencies outside [0, pi] or not
-            ascending, negative or all-zero ``power``, or ``input_power`` that is not positive.
+            ascending, negative or all-zero ``power``, ``input_power`` that is not positive, or a ``scalogram`` of other
+            frequencies.
     """
 
     omega: np.ndarray
@@ -62,6 +74,7 @@ class TaskSpectrum:
     input_power: np.ndarray
     method: str
     n_samples: int
+    scalogram: Scalogram | None = None
 
     def __post_init__(self) -> None:
         for name in ("omega", "power", "input_power"):
@@ -75,6 +88,13 @@ class TaskSpectrum:
             raise ValueError("power must be non-negative and not all zero")
         if (self.input_power <= 0).any():
             raise ValueError(f"input_power must be positive, got a minimum of {self.input_power.min()}")
+        if self.scalogram is not None:
+            instance_of("scalogram", self.scalogram, Scalogram)
+            if not np.array_equal(self.scalogram.omega, self.omega):
+                raise ValueError(
+                    f"scalogram must have the frequencies omega, {self.omega.size} of them, got "
+                    f"{'others' if self.scalogram.omega.size == self.omega.size else self.scalogram.omega.size}"
+                )
 
     @property
     def importance(self) -> np.ndarray:
@@ -82,10 +102,20 @@ class TaskSpectrum:
         eta = self.power * self.input_power
         return eta / eta.mean()
 
+    @property
+    def resolution(self) -> float | None:
+        """Decay per sample of the filters that the targets are most probable under; None if it was not asked for."""
+        return None if self.scalogram is None else self.scalogram.resolution
+
     def plot(self, ax: "Axes | None" = None, **line: Any) -> "Axes":
-        """Draw the importance and the input's power (both unit mean) against frequency; returns the axes."""
+        """Draw the importance and the input's power (both unit mean) against frequency; returns the axes.
+
+        With a scalogram, and no ``ax`` to draw into, it is drawn instead.
+        """
         import matplotlib.pyplot as plt
 
+        if self.scalogram is not None and ax is None:
+            return self.scalogram.plot()
         ax = plt.subplots()[1] if ax is None else ax
         ax.semilogy(self.omega, self.input_power, "--", color="0.5", label="input power $S_u$")
         line = {"color": "#0b5394", "label": f"importance $|H|^2 S_u$ ({self.method})"} | line
@@ -103,6 +133,7 @@ def estimate_task_spectrum(
     smoothing: int = 9,
     floor: float | None = None,
     lengths: ArrayLike | None = None,
+    resolutions: ArrayLike | str | None = None,
 ) -> TaskSpectrum:
     r"""Estimate what a task listens to, from samples.
 
@@ -139,6 +170,10 @@ def estimate_task_spectrum(
             NaN included. Power spectra are taken of each sequence at its own length, on the frequencies of the
             longest; a functional (``cross``, ``wiener``, ``shrunk``, ``evidence``) is one of the sequence continued
             by its own mean.
+        resolutions: decays per sample of filters, one or (R,), ascending, or ``"auto"`` for
+            :func:`~tdi_lib.scalogram.resolution_grid`: estimate the importance at each, and how probable each is
+            (:mod:`tdi_lib.scalogram`); ``power`` is then their average. For ``auto``, which takes the order that has
+            the larger evidence at any of them, ``evidence`` and ``discriminative``; the filters do the smoothing.
 
     Raises:
         TypeError: for complex or non-numeric input.
@@ -156,9 +191,13 @@ def estimate_task_spectrum(
     smoothing = positive_int("smoothing", smoothing)
     if floor is not None:
         floor = real_number("floor", floor, low=0.0, high=1.0)
+    if resolutions is not None and method not in ("auto", *ORDERS):
+        raise ValueError(f"resolutions must be None for method {method!r}: only auto, {', '.join(ORDERS)} have them")
     samples = CheckedSamples.without_targets(x, lengths) if y is None else CheckedSamples.of(x, y, lengths)
     if y is None and method not in UNSUPERVISED:
         raise ValueError(f"y must be given for method {method!r}, got None; {' and '.join(UNSUPERVISED)} go without")
+    if resolutions is not None:
+        return _estimate_plane(samples, method, resolutions, floor)
     return _estimate(samples, better_order(samples) if method == "auto" else method, smoothing, floor)
 
 
@@ -183,6 +222,71 @@ def _estimate(samples: CheckedSamples, method: str, smoothing: int, floor: float
         cross = np.tensordot(spectra.conj(), target, axes=(0, 0)) / n_samples  # (F D K)
         eta = first_order_importance(method, s_u, cross, n_samples, smooth)
     return assemble(method, s_u, eta, floor, n_samples)
+
+
+def _estimate_plane(
+    samples: CheckedSamples, method: str, resolutions: ArrayLike | str, floor: float | None
+) -> TaskSpectrum:
+    """:func:`estimate_task_spectrum` for ``resolutions``: a row of importance, and an evidence, for each of them.
+
+    The power is that of the rows, averaged by the probability of their resolutions.
+    """
+    inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
+    decays = check_resolutions(resolutions, inputs.shape[1])
+    periodogram = periodograms(inputs, samples.ends)  # (P F D)
+    s_u = positive(smoother(9)(periodogram.mean(axis=0)))  # (F D)
+    keep = evenly(target, ENOUGH) if len(samples) > ENOUGH else np.arange(len(samples))
+    explain = lambda gram: float(_evidence(gram, target[None, keep])[0])  # noqa: E731
+    evidence: dict[str, list[float]] = {}
+    if method != "discriminative":
+        lagged, power = from_the_end(inputs, samples.ends), periodogram.mean(axis=0)
+        functionals = [last_outputs(lagged[keep], power, decay) for decay in decays.tolist()]
+        evidence["evidence"] = [explain(gram) for gram, _ in functionals]
+    if method != "evidence":
+        bands = [band_energies(periodogram, decay) for decay in decays.tolist()]
+        logs = [np.log(positive(energies, axis=(1, 2))) for energies, _ in bands]
+        evidence["discriminative"] = [explain(gram_matrix(each[keep])) for each in logs]
+    if method == "auto":  # an order may show at a resolution, or without one
+        plain = zip(evidence, evidence_of_both(samples), strict=True)
+        method = max(plain, key=lambda each: max(each[1], *evidence[each[0]]))[0]
+    missing: list[float] = []
+    if method == "evidence":
+        rows, missing = zip(*(_functional_row(lagged, reach, target, s_u) for _, reach in functionals), strict=True)
+    else:
+        grid = np.linspace(0, np.pi, len(s_u))
+        rows = [
+            np.interp(grid, centers, _band_row(each, target)) for each, (_, centers) in zip(logs, bands, strict=True)
+        ]
+    importance = np.array(rows)  # (R F)
+    importance /= importance.mean(axis=1, keepdims=True)
+    overlap = target[keep].T @ target[keep]
+    weight = len(keep) * np.trace(overlap) ** 2 / (overlap**2).sum()  # columns that repeat one another count once
+    omega = np.linspace(0, np.pi, len(s_u))
+    plane = Scalogram(omega, decays, importance, np.array(evidence[method]), ORDERS[method], weight)
+    if method == "evidence" and floor is None:
+        floor = float(plane.posterior @ missing)
+    spectrum = assemble(method, s_u, (plane.posterior @ importance)[:, None], floor, len(samples))
+    return dataclasses.replace(spectrum, scalogram=plane)
+
+
+def _band_row(logs: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Importance (C,) of log energies (P, C, D): their F-statistic less its mean under independence."""
+    eta = discriminative_importance(*_f_statistic(logs, target), lambda s: s).mean(axis=1)
+    return eta if eta.any() else np.ones_like(eta)
+
+
+def _functional_row(
+    lagged: np.ndarray, reach: np.ndarray, target: np.ndarray, s_u: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Importance (F,) of the functionals of one reach (L), and the probability that there is none.
+
+    They end where it does, so their spectrum is known on a coarser grid.
+    """
+    length = min(len(reach), max(32, int((reach > BEYOND).sum())))
+    fine, coarse = np.linspace(0, np.pi, len(s_u)), frequencies(length)
+    power = np.stack([np.interp(coarse, fine, each) for each in s_u.T], axis=1)
+    eta, nothing = evidence_importance(lagged[:, :length] * reach[:length, None], target, power)
+    return np.interp(fine, coarse, (eta / power).mean(axis=1)) * s_u.mean(axis=1), nothing
 
 
 def frequencies(length: int) -> np.ndarray:

@@ -4,6 +4,14 @@ What is matched is the *layer*: the mean over channels of :math:`\eta_h(\omega) 
 power spectrum of the channels' outputs on the task's input. Matching every channel to the whole spectrum would make
 all channels alike; matching :math:`|H|^2` without :math:`S_u` lets leakage from the input's loud band decide.
 
+A task scalogram says how sharp the filters should be as well. A channel is a cluster of poles with a center
+:math:`\omega_c` and a decay :math:`\delta`; the joint density of the two, the probability of each resolution times the
+mixture of filters that makes the importance found there, says how many channels each place deserves. Channels take both
+at its quantiles (:func:`place_scalogram_`), so an evidence that cannot decide gives a layer of mixed decays, and one
+that can gives all channels the same. Shape and loudness are told apart by ``gain``: on the task's input every channel
+has unit output power (``unit``) or the power that it had before (``default``). Starts that see no label stand beside:
+:func:`flat_init_` and :func:`gains_init_`.
+
 What will a matched start bring? There are two answers before anything is trained. :func:`forecast_gain` asks the
 theory, in the world that the estimated spectrum describes. :func:`compare_starts` asks the samples: a linear read-out
 of the *untrained* layer is fitted on one half and tested on the other. Both look at a single layer;
@@ -18,7 +26,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
@@ -31,14 +39,13 @@ from tdi_lib.filters import (
     SisoSSM,
     SSMAdapter,
     arrays,
-    by_blocks,
     dft_grid,
     dft_response,
     find_ssms,
+    focused_weights,
     impulse_response,
     mean_power,
     mixed_power,
-    power_tables,
 )
 from tdi_lib.samples import (
     CheckedSamples,
@@ -49,6 +56,7 @@ from tdi_lib.samples import (
     real_array,
     real_number,
 )
+from tdi_lib.scalogram import Scalogram, check_resolutions
 from tdi_lib.spectrum import ENOUGH, TaskSpectrum, better_order, estimate_task_spectrum
 from tdi_lib.ssm import DiagonalSSM, SequenceModel
 from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, ridge_path
@@ -56,16 +64,21 @@ from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, r
 __all__ = [
     "Comparison",
     "MatchReport",
+    "channel_power",
     "compare_features",
     "compare_starts",
+    "flat_bank_",
     "flat_init_",
     "forecast_gain",
+    "gains_init_",
     "label_noise",
     "layer_importance",
     "match_power_spectrum_",
     "matched_poles",
+    "place_scalogram_",
     "spectral_loss",
     "tdi_init_",
+    "unit_gains_",
 ]
 
 # ---- matching ------------------------------------------------------------------------------------
@@ -74,7 +87,6 @@ __all__ = [
 _PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
 _N_CENTRES = 128
 _CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
-_LOADING = 1e-3  # diagonal loading of the input covariance: less gives sharper filters of larger, more fragile weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +97,7 @@ class MatchReport:
         loss_before: :func:`spectral_loss` of the (first) layer as it was, between 0 and 2.
         loss_after: the same after the match.
         seconds: wall time, the estimate of the spectrum included when :func:`tdi_init_` made it.
-        solver: ``nnls`` or ``adam``.
+        solver: ``nnls`` or ``adam``; ``gains`` where nothing else was set.
         changed: names of the parameters that were set.
         spectrum: the task spectrum that was matched.
         guard: what the samples said about the match, where :func:`tdi_init_` was told to ask them.
@@ -193,16 +205,15 @@ def match_power_spectrum_(
     if share < 1 and solver == "adam":
         raise ValueError(f"share must be 1 with solver 'adam', got {share}")
     steps = positive_int("steps", steps)
-    shape = _shape(spectrum, decay, spread, crowding)
+    _check_placement(spectrum, decay, spread, crowding)
     start = time.perf_counter()
     before = spectral_loss(ssm, spectrum)
     if solver == "adam" and isinstance(ssm, DiagonalSSM):
         _descend_(ssm, spectrum, steps)
         changed = ("log_dt", *_PLACED)
-    elif solver == "nnls" and isinstance(ssm, MimoSSM):
-        changed = _place_modes_(ssm, spectrum, shape, generator)
-    elif solver == "nnls" and isinstance(ssm, SisoSSM):
-        changed = _place_channels_(ssm, spectrum, shape, share, generator)
+    elif solver == "nnls":
+        placed = functools.partial(_placed, spectrum, decay=decay, spread=spread, crowding=crowding, share=share)
+        changed = _place_(ssm, spectrum, placed, generator)
     else:
         raise ValueError("solver must be 'nnls' for a layer other than DiagonalSSM, got 'adam'")
     after = spectral_loss(ssm, spectrum)
@@ -249,10 +260,10 @@ def matched_poles(
     ((16, 8), True)
     """
     d_model, n_pairs = positive_int("d_model", d_model), positive_int("n_pairs", n_pairs)
-    shape = _shape(spectrum, decay, spread, crowding)
+    _check_placement(spectrum, decay, spread, crowding)
     if not isinstance(seed, np.random.Generator):
         seed = np.random.default_rng(positive_int("seed", seed, minimum=0))
-    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), shape)[:2]
+    return _placed(spectrum, seed.random((d_model, n_pairs + 1)), decay, spread, crowding)[:2]
 
 
 def tdi_init_(
@@ -262,8 +273,10 @@ def tdi_init_(
     *,
     layers: str = "first",
     method: str = "auto",
+    resolutions: ArrayLike | str | None = None,
     solver: str = "nnls",
     share: float = 1.0,
+    gain: str = "unit",
     guard: bool = False,
     generator: torch.Generator | None = None,
     **estimate: Any,
@@ -281,7 +294,11 @@ def tdi_init_(
             one layer, ``"1"`` being the first; or, in a SequenceModel, ``each``: layer after layer, every later one the
             task spectrum of the activations that enter it, estimated from at most 400 samples.
         method, estimate: the estimator and its further arguments.
-        solver, share: as for :func:`match_power_spectrum_`.
+        resolutions: decays per sample (R,), or ``"auto"``: estimate the task's scalogram and let it choose every
+            channel's center and decay (:func:`place_scalogram_`; ``floor`` then has no say). None: one decay for all
+            tasks (:func:`match_power_spectrum_`).
+        solver, share: as for :func:`match_power_spectrum_`; ``resolutions`` need ``nnls``.
+        gain: as for :func:`place_scalogram_`; ``default`` needs ``resolutions``.
         guard: first ask the samples (:func:`compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
@@ -297,6 +314,38 @@ def tdi_init_(
     >>> tdi_init_(model, x, x @ np.cos(np.arange(32))).changed
     ('layers.0.ssm.log_A_real', 'layers.0.ssm.A_imag', 'layers.0.ssm.C_real_imag')
     """
+    one_of("gain", gain, _GAINS)
+    if resolutions is None and gain != "unit":
+        raise ValueError(f"gain must be 'unit' without resolutions, got {gain!r}")
+    if resolutions is not None and solver != "nnls":
+        raise ValueError(f"solver must be 'nnls' with resolutions, got {solver!r}")
+    if resolutions is None:
+        start_: Start = lambda ssm, spectrum, draw: match_power_spectrum_(  # noqa: E731
+            ssm, spectrum, solver=solver, share=share, generator=draw
+        )
+    else:
+        estimate["resolutions"] = resolutions
+        start_ = lambda ssm, spectrum, draw: place_scalogram_(  # noqa: E731
+            ssm, spectrum, share=share, gain=gain, generator=draw
+        )
+    report = _initialize_(model, x, y, start_, layers, guard, generator, estimate | {"method": method})
+    return dataclasses.replace(report, solver=solver)
+
+
+Start = Callable[[SSMAdapter, TaskSpectrum, torch.Generator | None], MatchReport]
+
+
+def _initialize_(
+    model: torch.nn.Module | SSMAdapter,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    start_: Start,
+    layers: str,
+    guard: bool,
+    generator: torch.Generator | None,
+    estimate: dict[str, Any],
+) -> MatchReport:
+    """Estimate the spectrum and start the layers that are asked for by it; the arguments of :func:`tdi_init_`."""
     padded = estimate.get("lengths") is not None
     targets = _layers(model, layers, padded)
     if guard and y is None:
@@ -305,21 +354,19 @@ def tdi_init_(
         raise ValueError("guard must be False where sequences differ in length: it reads whole ones, got True")
     (first, ssm), *_ = targets.items()
     start, comparison = time.perf_counter(), None
-    spectrum = estimate_task_spectrum(x, y, method=method, **estimate)
-    options: dict[str, Any] = {"solver": solver, "share": share}
+    spectrum = estimate_task_spectrum(x, y, **estimate)
     if guard and y is not None:
-        comparison = _ask(ssm, x, y, spectrum.method, options, generator, estimate)
+        comparison = _ask(ssm, x, y, start_, generator, estimate | {"method": spectrum.method})
         if not comparison.better:
             loss = spectral_loss(ssm, spectrum)
-            return MatchReport(loss, loss, time.perf_counter() - start, solver, (), spectrum, comparison, first)
+            return MatchReport(loss, loss, time.perf_counter() - start, "nnls", (), spectrum, comparison, first)
     if layers == "composite":
-        root = spectrum.power ** (1 / len(targets))
-        spectrum = dataclasses.replace(spectrum, power=root / root.mean())
+        spectrum = _root(spectrum, len(targets))
     reports = []
     for index, ssm in enumerate(targets.values()):
         if layers == "each" and index > 0:
-            spectrum = estimate_task_spectrum(*_entering(model, index, x, y), method=method, **estimate)
-        reports.append(match_power_spectrum_(ssm, spectrum, **options, generator=generator))
+            spectrum = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
+        reports.append(start_(ssm, spectrum, generator))
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
@@ -340,6 +387,15 @@ def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> d
         if padded:
             raise ValueError("layers must not be 'each' where sequences differ in length")
     return found
+
+
+def _root(spectrum: TaskSpectrum, degree: int) -> TaskSpectrum:
+    """The spectrum of each of several layers, a chain of which has the given one; at every resolution alike."""
+    root, plane = spectrum.power ** (1 / degree), spectrum.scalogram
+    if plane is not None:
+        rows = (plane.importance / spectrum.input_power) ** (1 / degree) * spectrum.input_power
+        plane = dataclasses.replace(plane, importance=rows / rows.mean(axis=1, keepdims=True))
+    return dataclasses.replace(spectrum, power=root / root.mean(), scalogram=plane)
 
 
 @torch.no_grad()
@@ -366,8 +422,7 @@ def _ask(
     ssm: SSMAdapter,
     x: ArrayLike,
     y: ArrayLike,
-    method: str,
-    options: dict[str, Any],
+    start_: Start,
     generator: torch.Generator | None,
     estimate: dict[str, Any],
 ) -> Comparison:
@@ -380,15 +435,14 @@ def _ask(
         trial: SisoSSM = copy.deepcopy(ssm)
         draw = torch.Generator()  # the guard leaves no trace in the caller's generator
         draw.set_state(state)
-        half = estimate_task_spectrum(x_half, y_half, method=method, **estimate)
-        match_power_spectrum_(trial, half, **options, generator=draw)
+        start_(trial, estimate_task_spectrum(x_half, y_half, **estimate), draw)
         return _kernel(trial, length)
 
     def as_it_is(x_half: np.ndarray, y_half: np.ndarray) -> np.ndarray:
         return _kernel(ssm, length)
 
     length = np.shape(x)[1]
-    order = {"discriminative": "second", "evidence": "first"}.get(method, "auto")
+    order = {"discriminative": "second", "evidence": "first"}.get(estimate["method"], "auto")
     return compare_starts(as_it_is, matched, x, y, order=order)
 
 
@@ -397,7 +451,10 @@ def flat_init_(
     x: ArrayLike,
     *,
     layers: str = "first",
+    resolutions: ArrayLike | str | None = None,
     share: float = 1.0,
+    gain: str = "unit",
+    lengths: ArrayLike | None = None,
     generator: torch.Generator | None = None,
 ) -> MatchReport:
     """Start from the ``flat`` bank: narrow filters at even distances, each as loud as the others on the inputs ``x``.
@@ -405,11 +462,59 @@ def flat_init_(
     The task-agnostic baseline of :func:`tdi_init_`: it whitens the input and sees no target. What TDI brings beyond it
     is what the labels bring.
 
+    Args:
+        model, x, share, gain, lengths, generator: as for :func:`tdi_init_`.
+        layers: the same, but not ``composite`` with ``resolutions``.
+        resolutions: as for :func:`flat_bank_`; None for the decay of :func:`match_power_spectrum_`.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
-    >>> flat_init_(model, np.random.default_rng(0).normal(size=(64, 32))).spectrum.method
+    >>> x = np.random.default_rng(0).normal(size=(64, 32))
+    >>> flat_init_(model, x).spectrum.method
     'flat'
+    >>> mixed = flat_init_(model, x, resolutions=[0.05, 0.1, 0.2]).spectrum.scalogram
+    >>> mixed.posterior.round(3)
+    array([0.333, 0.333, 0.333])
     """
-    return tdi_init_(model, x, None, layers=layers, method="flat", share=share, generator=generator)
+    if resolutions is None:
+        return tdi_init_(
+            model, x, None, layers=layers, method="flat", share=share, gain=gain, lengths=lengths, generator=generator
+        )
+    _refuse_composite(layers)
+    start_: Start = lambda ssm, spectrum, draw: flat_bank_(  # noqa: E731
+        ssm, spectrum, resolutions=resolutions, share=share, gain=gain, generator=draw
+    )
+    return _initialize_(model, x, None, start_, layers, False, generator, {"method": "flat", "lengths": lengths})
+
+
+def gains_init_(
+    model: torch.nn.Module | SSMAdapter, x: ArrayLike, *, layers: str = "first", lengths: ArrayLike | None = None
+) -> MatchReport:
+    """Scale every channel to unit output power on the inputs ``x``; no pole is moved and no target seen.
+
+    The cheapest baseline (:func:`unit_gains_`): what a start brings beyond it is not loudness.
+
+    Args:
+        model, x, lengths: as for :func:`tdi_init_`.
+        layers: the same, but not ``composite``.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for a layer whose modes are shared by its outputs too.
+
+    >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
+    >>> gains_init_(model, np.random.default_rng(0).normal(size=(64, 32)), layers="all").changed
+    ('layers.0.ssm.C_real_imag', 'layers.1.ssm.C_real_imag')
+    """
+    _refuse_composite(layers)
+    start_: Start = lambda ssm, spectrum, draw: unit_gains_(ssm, spectrum)  # noqa: E731
+    return _initialize_(model, x, None, start_, layers, False, None, {"method": "flat", "lengths": lengths})
+
+
+def _refuse_composite(layers: str) -> None:
+    if layers == "composite":
+        raise ValueError("layers must not be 'composite' for a start that reads the input's power alone")
 
 
 def _ssm(ssm: object) -> SSMAdapter:
@@ -432,133 +537,98 @@ def _importance(ssm: DiagonalSSM, omega: Tensor, input_power: Tensor) -> Tensor:
     return ssm.frequency_response(omega).abs() ** 2 * input_power
 
 
-def _output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndarray:
-    r"""Matrices R (H, 2N, 2N) with :math:`c^\top R c` the mean of :math:`|H|^2 S_u` over the DFT's grid.
-
-    With :math:`g_n = 1/(1 - a_n z)`, :math:`z = e^{-i\omega}`, a response is
-    :math:`\sum_n c_n g_n(\omega) + \bar c_n \overline{g_n(-\omega)}`, and c stands for (Re c, Im c). A product of two
-    g's under the mean is an entry of a Nevanlinna-Pick matrix, so one number per pole suffices:
-
-    .. math::
-        \int \bar g_n g_m\, dS = \frac{\overline{f_n} + f_m}{1 - \bar a_n a_m}, \qquad
-        f_n = \int \Bigl(g_n - \tfrac12\Bigr) dS .
-    """
-    n_frequencies = input_power.size
-    length = 2 * n_frequencies - 2
-    weights = input_power * length / (2 * n_frequencies)
-    weights[[0, -1]] *= 2  # the two that have no mirror image
-    lags = np.fft.irfft(weights)  # autocovariance, the mean of S_u cos(l omega)
-
-    coarse, fine = power_tables(log_poles, length)
-    table = np.zeros(coarse.shape[2] * fine.shape[2])
-    table[:length] = lags
-    sums = ((coarse @ table.reshape(coarse.shape[2], -1)) * fine).sum(axis=2)  # sum over l of lag times power
-    f = -sums / np.expm1(length * log_poles) - lags[0] / 2  # (H N)
-
-    a, f_bar = np.exp(log_poles)[:, None, :], f.conj()[:, :, None]
-    a_bar = a.conj().transpose(0, 2, 1)
-    same = (f_bar + f[:, None, :]) / (1 - a_bar * a)  # (H N N)
-    mirrored = (f_bar + f.conj()[:, None, :]) / (1 - a_bar * a.conj())
-    return 2 * np.block(
-        [
-            [(same + mirrored).real, (mirrored - same).imag],
-            [(same + mirrored).imag, (same - mirrored).real],
-        ]
-    )
-
-
-@by_blocks
-def _focused_weights(
-    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
-) -> np.ndarray:
-    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
-
-    Among all weights on the given poles, take those with the least output power :math:`c^\top R c` on the task's input
-    (:func:`_output_covariance`) for a unit response of a given phase at the centre. That is Capon's minimum-variance
-    filter, :math:`c \propto R^{-1} \nabla_c \mathrm{Re}(e^{-i\theta} H(\omega_c))`, scaled to unit output power.
-    """
-    covariance = _output_covariance(log_poles, input_power)
-    turn = np.exp(-1j * phases)[:, None]
-    direct = -turn / np.expm1(log_poles - 1j * centres[:, None])  # (H N)
-    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
-    wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
-    size = covariance.shape[-1]
-    loading = _LOADING * np.trace(covariance, axis1=1, axis2=2) / size
-    loaded = covariance + loading[:, None, None] * np.eye(size)
-    c = np.linalg.solve(loaded, wanted[:, :, None])  # (H 2N 1)
-    c = c / np.sqrt(c.transpose(0, 2, 1) @ covariance @ c)
-    real, imag = np.split(c[:, :, 0], 2, axis=1)
-    return real + 1j * imag
-
-
-class _Shape(NamedTuple):
-    """What :func:`match_power_spectrum_` makes of a filter."""
-
-    decay: float
-    spread: float
-    crowding: float
-
-
-def _shape(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> _Shape:
+def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowding: float) -> None:
     instance_of("spectrum", spectrum, TaskSpectrum)
+    real_number("decay", decay, low=1e-6, high=10.0)
+    real_number("spread", spread, low=0.0, high=math.pi)
+    real_number("crowding", crowding, low=0.0, high=1.0)
     if spectrum.omega.size < 2:
         raise ValueError(f"spectrum must hold at least two frequencies, got {spectrum.omega.size}")
-    return _Shape(
-        real_number("decay", decay, low=1e-6, high=10.0),
-        real_number("spread", spread, low=0.0, high=math.pi),
-        real_number("crowding", crowding, low=0.0, high=1.0),
-    )
+
+
+def _centers() -> np.ndarray:
+    return (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
+
+
+def _mixture(
+    spectrum: TaskSpectrum, importance: np.ndarray, n_pairs: int, decay: float, spread: float, *, smallest: bool = False
+) -> np.ndarray:
+    """How much of the importance (F,) filters of one decay should make at each center (C,).
+
+    Below L = 2 _N_CENTRES many mixtures make it equally well, and rounding would choose among them. ``smallest`` takes
+    the smallest, as is always done where the importance is constant.
+    """
+    grid = dft_grid(spectrum.omega.size)
+    input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
+    importance = np.interp(grid, spectrum.omega, importance)
+    if not importance.any():
+        raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
+    centers = _centers()
+    # what a channel at each center would add to the layer, its poles evenly spread
+    offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
+    evenly = -decay + 1j * (centers[:, None] + offsets)
+    residues = focused_weights(evenly, centers, np.zeros(_N_CENTRES), input_power=input_power)
+    atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
+    smallest = smallest or bool(np.ptp(importance) <= 1e-9 * importance.max())
+    ridge = 1e-4 * smallest * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
+    rows, wanted = np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)])
+    return np.asarray(scipy.optimize.nnls(rows, wanted)[0])
+
+
+def _matched(share: float, n_channels: int) -> np.ndarray:
+    """Which channels are placed (H), spread evenly over the layer."""
+    return np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0
+
+
+def _clusters(
+    spectrum: TaskSpectrum, draw: np.ndarray, centers: np.ndarray, decays: np.ndarray, spreads: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-poles and residues (H, N) from uniform draws (H, N + 1): a cluster around every channel's center (H)."""
+    input_power = np.interp(dft_grid(spectrum.omega.size), spectrum.omega, spectrum.input_power)
+    poles = -decays[:, None] + 1j * (centers[:, None] + spreads[:, None] * (2 * draw[:, 1:] - 1))
+    return poles, focused_weights(poles, centers, 2 * math.pi * draw[:, 0], input_power=input_power)
 
 
 def _placed(
-    spectrum: TaskSpectrum, draw: np.ndarray, shape: _Shape, share: float = 1.0
+    spectrum: TaskSpectrum, draw: np.ndarray, decay: float, spread: float, crowding: float, share: float = 1.0
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Log-poles and residues (H, N) from uniform draws (H, N + 1), and which channels are to have them (H)."""
-    decay, spread, crowding = shape
-    grid = dft_grid(spectrum.omega.size)
-    input_power = np.interp(grid, spectrum.omega, spectrum.input_power)
-    importance = np.interp(grid, spectrum.omega, spectrum.importance)
-    if not importance.any():
-        raise ValueError(f"spectrum must have power at one of {grid.size} frequencies equally spaced from 0 to pi")
-    centres = (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
     n_channels, n_pairs = draw.shape[0], draw.shape[1] - 1
-    # what a channel at each centre would add to the layer, its poles evenly spread
-    offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
-    evenly = -decay + 1j * (centres[:, None] + offsets)
-    residues = _focused_weights(evenly, centres, np.zeros(_N_CENTRES), input_power=input_power)
-    atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
-    # Below L = 2 _N_CENTRES a constant importance is met exactly by many mixtures, and rounding would choose among
-    # them: take the smallest.
-    constant = np.ptp(importance) <= 1e-9 * importance.max()
-    ridge = 1e-4 * constant * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
-    mixture, _ = scipy.optimize.nnls(np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)]))
-
+    mixture = _mixture(spectrum, spectrum.importance, n_pairs, decay, spread)
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
     edges = np.linspace(0, math.pi, _N_CENTRES + 1)
-    matched = np.diff(np.floor(share * np.arange(n_channels + 1) + 1e-9)) > 0  # (H)
+    matched = _matched(share, n_channels)
     rank = np.cumsum(matched) - 0.5
     chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
-
-    poles = -decay + 1j * (chosen[:, None] + spread * (2 * draw[:, 1:] - 1))
-    residues = _focused_weights(poles, chosen, 2 * math.pi * draw[:, 0], input_power=input_power)
+    poles, residues = _clusters(spectrum, draw, chosen, *(np.full(n_channels, each) for each in (decay, spread)))
     if crowding < 1:  # a layer of unit output power, on average
-        power = np.interp(chosen, centres, mixture) ** (1 - crowding)
+        power = np.interp(chosen, _centers(), mixture) ** (1 - crowding)
         if power[matched].any():  # few channels at even distances may all miss the task
             residues *= np.sqrt(power / power[matched].mean())[:, None]
     return poles, residues, matched
 
 
-def _place_channels_(
-    ssm: SisoSSM, spectrum: TaskSpectrum, shape: _Shape, share: float, generator: torch.Generator | None
+Placed = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def _place_(
+    ssm: SSMAdapter, spectrum: TaskSpectrum, placed: Placed, generator: torch.Generator | None
 ) -> tuple[str, ...]:
+    """Place what ``placed`` makes of uniform draws, as :func:`_placed` does; returns the names of what was set."""
+    if isinstance(ssm, MimoSSM):
+        return _place_modes_(ssm, spectrum, placed, generator)
+    return _place_channels_(ssm, placed, generator)
+
+
+def _place_channels_(ssm: SisoSSM, placed: Placed, generator: torch.Generator | None) -> tuple[str, ...]:
     """Place the poles of channels that each have their own; returns the names of what was set."""
     before = _tensors(ssm)
     n_channels, n_pairs = ssm.log_poles.shape
     drawn = torch.rand(n_channels, n_pairs + 1, generator=generator, dtype=torch.float64).numpy()
-    *placed, matched = _placed(spectrum, drawn, shape, share)
+    *chosen, matched = placed(drawn)
     old = arrays(ssm.log_poles, ssm.residues)
-    new = (np.where(matched[:, None], *pair) for pair in zip(placed, old, strict=True))
+    new = (np.where(matched[:, None], *pair) for pair in zip(chosen, old, strict=True))
     ssm.set_log_poles_(*map(torch.as_tensor, new))
     if not isinstance(ssm, DiagonalSSM):
         return _changed(ssm, before)
@@ -569,7 +639,10 @@ def _place_channels_(
 
 
 def _place_modes_(
-    ssm: MimoSSM, spectrum: TaskSpectrum, shape: _Shape, generator: torch.Generator | None
+    ssm: MimoSSM,
+    spectrum: TaskSpectrum,
+    placed: Placed,
+    generator: torch.Generator | None,
 ) -> tuple[str, ...]:
     """Place the modes that all inputs and outputs share, in filters of ``_CLUSTER`` poles.
 
@@ -577,12 +650,12 @@ def _place_modes_(
     neighbours in opposite senses of time where the layer runs in both.
     """
     before = _tensors(ssm)
-    gains, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]  # (H N) or (2 H N)
-    n_outputs, n_modes = gains[-2:]
-    n_senses = gains[0] if len(gains) == 3 else 1
+    shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
+    n_outputs, n_modes = shape[-2:]
+    n_senses = shape[0] if len(shape) == 3 else 1
     n_filters = max(n_modes // _CLUSTER, 1)
     drawn = torch.rand(n_filters, n_modes // n_filters + 1, generator=generator, dtype=torch.float64).numpy()
-    poles, residues, _ = _placed(spectrum, drawn, shape)  # (Q n)
+    poles, residues, _ = placed(drawn)  # (Q n)
 
     normal = (torch.randn(n, n, generator=generator, dtype=torch.float64).numpy() for n in (n_inputs, n_outputs))
     into, out = (np.linalg.qr(each)[0] for each in normal)
@@ -596,7 +669,7 @@ def _place_modes_(
     # poles that are left over wait without an input: those of the first filters again
     some = np.arange(n_modes) % poles.size
     b = b.reshape(-1, n_inputs)[some] * (np.arange(n_modes) < poles.size)[:, None]
-    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(gains)  # (S H N)
+    c = np.moveaxis(c.reshape(-1, n_senses, n_outputs)[some], 0, -1).reshape(shape)  # (S H N)
     log_poles = poles.ravel()[some]
     power = n_inputs * (mixed_power(log_poles, b, c, spectrum.omega) * spectrum.input_power).mean()
     c = c / math.sqrt(power)  # unit power of the outputs, on average
@@ -633,6 +706,210 @@ def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
         parameter.grad = None
     with torch.no_grad():  # unit output power on average over the layer
         ssm.C_real_imag.div_(_importance(ssm, omega, input_power).mean().sqrt())
+
+
+# ---- placing by a scalogram ----------------------------------------------------------------------
+
+
+_GAINS = ("unit", "default")
+_IMPROBABLE = 1e-3  # resolutions that are less probable are left out
+_GOLDEN = (math.sqrt(5) - 1) / 2
+
+
+def place_scalogram_(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    *,
+    hedge: float = 0.5,
+    spread: float = 1.0,
+    share: float = 1.0,
+    gain: str = "unit",
+    generator: torch.Generator | None = None,
+) -> MatchReport:
+    r"""Give ``ssm``'s channels centers and decays at the quantiles of the task's joint density, in place.
+
+    The weights of a channel are Capon's at its own decay, as in :func:`match_power_spectrum_`.
+
+    Args:
+        ssm: the layer, changed in place: a :class:`~tdi_lib.ssm.DiagonalSSM`, or what
+            :func:`~tdi_lib.filters.adapt` makes of another's layer.
+        spectrum: the task's, estimated with ``resolutions``.
+        hedge: part of the channels that is spread evenly over all frequencies and all resolutions instead.
+        spread: half-width of a channel's cluster of poles, in units of its decay.
+        share: part of the channels that are placed, spread evenly over the layer; the others stay as they are. Always 1
+            where modes are shared.
+        gain: output power of the placed channels on the task's input: ``unit``, or ``default`` for what it was before.
+            Where modes are shared, of all outputs together.
+        generator: source of randomness for the draw; the global one if omitted.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> from tdi_lib.spectrum import estimate_task_spectrum
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(64, 64))
+    >>> spectrum = estimate_task_spectrum(x, x[:, 40], resolutions="auto")
+    >>> ssm = DiagonalSSM(8, 8)
+    >>> place_scalogram_(ssm, spectrum).changed
+    ('log_A_real', 'A_imag', 'C_real_imag')
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if spectrum.scalogram is None:
+        raise ValueError("spectrum must have a scalogram, got None: estimate it with resolutions='auto'")
+    hedge = real_number("hedge", hedge, low=0.0, high=1.0)
+    spread = real_number("spread", spread, low=0.0, high=10.0)
+    share = real_number("share", share, low=0.0, high=1.0)
+    gain = one_of("gain", gain, _GAINS)
+    if isinstance(ssm, MimoSSM) and share < 1:
+        raise ValueError(f"share must be 1 for a layer whose modes are shared by inputs and outputs, got {share}")
+    if isinstance(ssm, SisoSSM) and share * len(ssm.log_poles) < 1:
+        raise ValueError(f"share must leave one of {len(ssm.log_poles)} channels to place, got {share}")
+    plane, start = spectrum.scalogram, time.perf_counter()
+
+    def placed(draw: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        matched = _matched(share, len(draw))
+        density = _joint_density(spectrum, plane, draw.shape[1] - 1, spread)  # (R C)
+        density = (1 - hedge) * density + hedge / density.size
+        centers, decays = _quantiles(density, plane.edges, np.cumsum(matched) - 0.5, int(matched.sum()))
+        return *_clusters(spectrum, draw, centers, decays, spread * decays), matched
+
+    return _report(ssm, spectrum, start, lambda: _place_(ssm, spectrum, placed, generator), gain, share)
+
+
+def flat_bank_(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    *,
+    resolutions: ArrayLike | str,
+    share: float = 1.0,
+    gain: str = "unit",
+    generator: torch.Generator | None = None,
+) -> MatchReport:
+    """Give ``ssm`` filters at even distances, all as loud on the task's input: a start that sees no label.
+
+    Args:
+        ssm, share, gain, generator: as for :func:`place_scalogram_`.
+        spectrum: whose ``input_power`` is whitened; the rest of it is not looked at.
+        resolutions: decay per sample of all channels, one number; or several (R,), ascending, or ``"auto"`` for
+            :func:`~tdi_lib.scalogram.resolution_grid`: channels then have mixed decays, as many of each, log-uniform in
+            between.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> ssm = DiagonalSSM(8, 8)
+    >>> report = flat_bank_(ssm, TaskSpectrum(omega, np.ones(33), np.ones(33), "input", 4), resolutions=0.1)
+    >>> ssm.log_poles.real.mean().round(decimals=3).item()
+    -0.1...
+    """
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    decays = check_resolutions(resolutions, 2 * spectrum.omega.size - 2)
+    shape = (decays.size, spectrum.omega.size)
+    plane = Scalogram(spectrum.omega, decays, np.ones(shape), np.zeros(decays.size), "second", 0.0)
+    power = 1 / spectrum.input_power
+    flat = dataclasses.replace(spectrum, power=power / power.mean(), method="flat", scalogram=plane)
+    return place_scalogram_(ssm, flat, hedge=0.0, share=share, gain=gain, generator=generator)
+
+
+def unit_gains_(ssm: SSMAdapter, spectrum: TaskSpectrum) -> MatchReport:
+    """Scale every channel to unit output power on the task's input; no pole is moved and no label seen.
+
+    After arXiv 2405.02670's idea.
+
+    Raises:
+        TypeError, ValueError: naming the argument, for a layer whose modes are shared by its outputs too.
+
+    >>> omega = np.linspace(0, np.pi, 33)
+    >>> unit_gains_(DiagonalSSM(8, 8), TaskSpectrum(omega, np.ones(33), np.ones(33), "input", 4)).changed
+    ('C_real_imag',)
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if isinstance(ssm, MimoSSM):
+        raise ValueError("ssm must have channels of its own, got a layer whose modes are shared by inputs and outputs")
+    report = _report(ssm, spectrum, time.perf_counter(), tuple, "unit", 1.0)
+    return dataclasses.replace(report, solver="gains")
+
+
+def channel_power(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
+    r"""Output power of every channel on the task's input (H,), its impulse response cut at the sequences' length.
+
+    .. math:: \frac1\pi \int_0^\pi |H_L(\omega)|^2 S_u(\omega)\, d\omega
+
+    Where modes are shared, one number: the mean over outputs for independent inputs, of filters that are not cut.
+    """
+    ssm = _ssm(ssm)
+    instance_of("spectrum", spectrum, TaskSpectrum)
+    if isinstance(ssm, MimoSSM):
+        n_inputs = ssm.input_gains.shape[1]
+        mean = (mean_power(ssm, spectrum.omega) * spectrum.input_power).mean()
+        return np.array([n_inputs * mean])
+    length = 2 * spectrum.omega.size - 2
+    kernel = impulse_response(*arrays(ssm.log_poles, ssm.residues), length=length)  # (H L)
+    response = np.abs(np.fft.rfft(kernel, n=4 * length, axis=1)) ** 2
+    grid = np.linspace(0, math.pi, response.shape[1])
+    power = response * np.interp(grid, spectrum.omega, spectrum.input_power)
+    return np.asarray(np.trapezoid(power, grid, axis=1) / math.pi)
+
+
+def _joint_density(spectrum: TaskSpectrum, plane: Scalogram, n_pairs: int, spread: float) -> np.ndarray:
+    """Probability (R, C) that a channel belongs at each resolution and center."""
+    density = np.zeros((plane.resolutions.size, _N_CENTRES))
+    for row, (decay, probability) in enumerate(zip(plane.resolutions, plane.posterior, strict=True)):
+        if probability > _IMPROBABLE:
+            mixture = _mixture(spectrum, plane.importance[row], n_pairs, decay, spread * decay, smallest=True)
+            density[row] = probability * mixture / mixture.sum()
+    return density / density.sum()
+
+
+def _quantiles(density: np.ndarray, edges: np.ndarray, rank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centers and decays (H) that share out a density (R, C) evenly; ``rank`` counts the channels from a half on.
+
+    Centers are quantiles of its sum over resolutions, decays of what is left at the center; multiples of the golden
+    section spread the second evenly, whatever stretch of the first one looks at.
+    """
+    n_resolutions, n_centers = density.shape
+    over = np.concatenate([[0.0], np.cumsum(density.sum(axis=0))])
+    borders = np.linspace(0, math.pi, n_centers + 1)
+    centers = np.interp(rank / count, over / over[-1], borders)
+    # centers of an even density lie on borders between cells: never let their last digit choose the cell
+    cell = np.minimum((centers / math.pi * n_centers + 1e-6).astype(int), n_centers - 1)
+    under = np.zeros((len(rank), n_resolutions + 1))
+    np.cumsum(density[:, cell].T, axis=1, out=under[:, 1:])
+    wanted = (_GOLDEN * rank) % 1
+    logs = [np.interp(q, each / each[-1], np.log(edges)) for q, each in zip(wanted, under, strict=True)]
+    return centers, np.exp(logs)
+
+
+def _report(
+    ssm: SSMAdapter,
+    spectrum: TaskSpectrum,
+    start: float,
+    change: Callable[[], tuple[str, ...]],
+    gain: str,
+    share: float,
+) -> MatchReport:
+    """Change the layer, give its channels the gain that is wanted and say what was done."""
+    loss, power, before = spectral_loss(ssm, spectrum), channel_power(ssm, spectrum), _tensors(ssm)
+    changed = change()
+    wanted = power if gain == "default" else np.ones_like(power)
+    present = channel_power(ssm, spectrum)
+    scale = np.sqrt(np.divide(wanted, present, out=np.ones_like(present), where=present > 0))  # a silent one stays so
+    if isinstance(ssm, MimoSSM):
+        ssm.set_modes_(ssm.log_poles, ssm.input_gains, ssm.output_gains * float(scale[0]))
+    else:
+        scale = torch.as_tensor(np.where(_matched(share, scale.size), scale, 1.0))
+        if isinstance(ssm, DiagonalSSM):  # what is kept is kept to the last bit
+            with torch.no_grad():
+                ssm.C_real_imag.mul_(scale.to(ssm.C_real_imag)[:, None, None])
+        else:
+            ssm.set_log_poles_(ssm.log_poles, ssm.residues * scale[:, None])
+    if not changed:
+        changed = tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
+    seconds = time.perf_counter() - start
+    return MatchReport(loss, spectral_loss(ssm, spectrum), seconds, "nnls", changed, spectrum)
 
 
 # ---- what a start will bring ---------------------------------------------------------------------

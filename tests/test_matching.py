@@ -9,13 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.filters import dft_response
+from tdi_lib.filters import dft_response, focused_weights, output_covariance
 from tdi_lib.spectrum import TaskSpectrum
 from tdi_lib.ssm import DiagonalSSM, SequenceModel
 from tdi_lib.tdi import (
     MatchReport,
-    _focused_weights,
-    _output_covariance,
     flat_init_,
     layer_importance,
     match_power_spectrum_,
@@ -107,7 +105,7 @@ def test_focused_weights_minimise_the_output_power() -> None:
     rng = np.random.default_rng(0)
     poles = -0.05 + 1j * (1.5 + 0.1 * rng.normal(size=(1, 4)))
     power = RED / RED.mean()
-    c = _focused_weights(poles, np.array([1.5]), np.array([0.7]), input_power=power)[0]
+    c = focused_weights(poles, np.array([1.5]), np.array([0.7]), input_power=power)[0]
     at_centre = (np.exp(-0.7j) * features(poles, np.array([1.5]))[0, 0]).real
     vector = np.concatenate([c.real, c.imag])
 
@@ -145,7 +143,7 @@ def test_responses_and_covariance_are_the_dense_sums(seed: int, n_frequencies: i
 
     power = 10 ** rng.uniform(-8, 0, n_frequencies)
     dense = np.einsum("hfi,f,hfj->hij", phi.conj(), power / n_frequencies, phi).real
-    ours = _output_covariance(poles, power)
+    ours = output_covariance(poles, power)
     assert np.abs(ours - dense).max() < 1e-9 * np.abs(dense).max()
 
 

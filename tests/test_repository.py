@@ -154,6 +154,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
     [
         ("spectrum", "", ""),
         ("spectrum", "from tdi_lib.tdi import tdi_init_", "tdi_lib.spectrum is not allowed to import tdi_lib.tdi"),
+        ("scalogram", "from tdi_lib import spectrum", "tdi_lib.scalogram is not allowed to import tdi_lib.spectrum"),
         ("samples", "from tdi_lib.study import plans", "tdi_lib.samples is not allowed to import tdi_lib.study"),
         ("app/report", "from tdi_lib.study import plans", "tdi_lib.app is not allowed to import tdi_lib.study"),
         ("theory", "import pandas", "tdi_lib.theory -> pandas"),

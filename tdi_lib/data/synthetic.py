@@ -6,9 +6,20 @@ import numpy as np
 import scipy  # its parts are loaded when they are first used
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import positive_int, real_array, real_number
+from tdi_lib.samples import one_of, positive_int, real_array, real_number
 
-__all__ = ["TONES", "autocovariance", "band_functionals", "four_tones", "tone_noise_power"]
+__all__ = [
+    "SHARPNESS",
+    "TONES",
+    "autocovariance",
+    "band_functionals",
+    "four_tones",
+    "sharpness_task",
+    "tone_noise_power",
+]
+
+SHARPNESS = ("lines", "hump", "event", "chirps")
+"""Kinds of :func:`sharpness_task`."""
 
 TONES = (2.25, 2.35, 2.45, 2.55)
 """Frequencies of :func:`four_tones`, rad/sample: one per class, four bins apart at 256 steps."""
@@ -113,3 +124,53 @@ def tone_noise_power(omega: ArrayLike) -> np.ndarray:
     """
     grid = 2 * np.pi * np.fft.rfftfreq(2**16)
     return 1 / (np.abs(omega) + 0.01) / np.mean(1 / (grid + 0.01))
+
+
+def sharpness_task(
+    kind: str, n_samples: int, *, generator: np.random.Generator, length: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""Two classes in white noise of unit variance that are told apart by filters of one width best.
+
+    - ``lines``: a tone of random phase and amplitude 1/2, in neighboring bins of the DFT: narrow filters;
+    - ``hump``: noise that is up to twice as strong in a band of half-width 0.3 rad/sample in one class: wide ones;
+    - ``chirps``: tones of amplitude 1/2 that sweep 0.4 rad/sample, up or down, 0.3 rad/sample apart: in between;
+    - ``event``: a wave packet of either sign, at one time that lies nearly half of the sequence back: first order, and
+      filters that remember so long.
+
+    Args:
+        kind: one of :data:`SHARPNESS`.
+        n_samples: P; classes are balanced and shuffled.
+        generator: source of everything random.
+        length: time steps L, at least 64.
+
+    Returns:
+        sequences (P, L), labels (P,), 0 or 1.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> x, y = sharpness_task("lines", 8, generator=np.random.default_rng(0))
+    >>> x.shape, np.bincount(y)
+    ((8, 256), array([4, 4]))
+    """
+    kind = one_of("kind", kind, SHARPNESS)
+    n_samples = positive_int("n_samples", n_samples)
+    length = positive_int("length", length, minimum=64)
+    y = generator.permutation(np.arange(n_samples) % 2)[:, None]  # (P 1)
+    time = np.arange(length)
+    if kind == "hump":
+        omega = 2 * np.pi * np.fft.rfftfreq(4 * length)  # a stretch of a longer period does not wrap around
+        white = np.fft.rfft(generator.standard_normal((n_samples, 4 * length)))
+        root = np.sqrt(1 + y * np.exp(-(((omega - 1.5) / 0.3) ** 2) / 2))
+        return np.fft.irfft(white * root, n=4 * length)[:, :length], y[:, 0]
+    noise = generator.standard_normal((n_samples, length))
+    if kind == "event":
+        late = time - (length - 1 - 120 * length // 256)
+        return noise + (2 * y - 1) * np.exp(-((late / 6) ** 2) / 2) * np.cos(1.2 * late), y[:, 0]
+    if kind == "lines":
+        omega = 2 * np.pi / length * (60 * length // 256 + y) + 0 * time  # (P L)
+    else:
+        up = generator.integers(2, size=(n_samples, 1))
+        omega = 1.0 + 0.3 * y + 0.4 * np.where(up, time, length - time) / length
+    phase = 2 * np.pi * generator.random((n_samples, 1))
+    return noise + 0.5 * np.cos(np.cumsum(omega, axis=1) + phase), y[:, 0]
