@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
+    from tdi_lib.readout import ridge_readout_
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
     from tdi_lib.ssm import DiagonalSSM, S4DLayer, SequenceModel
     from tdi_lib.tdi import MatchReport, match_power_spectrum_, tdi_init_
@@ -25,6 +26,7 @@ __all__ = [
     "learning_curve",
     "match_power_spectrum_",
     "read",
+    "ridge_readout_",
     "ssm_kernel",
     "tdi_init_",
     "toeplitz_singular_values",
@@ -45,6 +47,7 @@ _HOMES = {
     "learning_curve": "theory",
     "match_power_spectrum_": "tdi",
     "read": "app.files",
+    "ridge_readout_": "readout",
     "ssm_kernel": "theory",
     "tdi_init_": "tdi",
     "toeplitz_singular_values": "theory",
