@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
+    from tdi_lib.readout import ridge_readout_
     from tdi_lib.scalogram import Scalogram
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
     from tdi_lib.ssm import DiagonalSSM, S4DLayer, SequenceModel
@@ -37,6 +38,7 @@ __all__ = [
     "match_power_spectrum_",
     "place_scalogram_",
     "read",
+    "ridge_readout_",
     "ssm_kernel",
     "tdi_init_",
     "toeplitz_singular_values",
@@ -61,6 +63,7 @@ _HOMES = {
     "match_power_spectrum_": "tdi",
     "place_scalogram_": "tdi",
     "read": "app.files",
+    "ridge_readout_": "readout",
     "ssm_kernel": "theory",
     "tdi_init_": "tdi",
     "toeplitz_singular_values": "theory",

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor, nn
 
 from tdi_lib.samples import one_of, positive_int, real_number, real_tensor
@@ -30,6 +30,7 @@ __all__ = [
     "DiagonalSSM",
     "S4DLayer",
     "SequenceModel",
+    "TimeStatistics",
     "causal_convolution",
     "poles_dfout",
     "poles_inv",
@@ -417,7 +418,94 @@ def seeded_ssm(d_model: int, d_state: int = 64, *, seed: int = 0, **options: Any
 # ---- deep models ---------------------------------------------------------------------------------
 
 
-_POOLINGS = ("mean", "last", "none")
+_POOLINGS = ("mean", "last", "none", "statistics")
+_QUIET = 1e-6  # least power, relative to a filter's mean power, that the logarithm can tell from none
+
+
+class TimeStatistics(nn.Module):
+    r"""What each channel does over time: share of time above thresholds, and moments. (B L H) to (B F).
+
+    With z a channel divided by its root mean square on the training inputs and :math:`\theta_q` its thresholds:
+
+    .. math::
+        \overline{\sigma\bigl((z - \theta_q) / w\bigr)}, \qquad
+        \log(\overline{z^2} + 10^{-6}), \qquad \overline{z}, \qquad \overline{\tanh z} .
+
+    The first is the share of time above a threshold (random convolutions use it: arXiv 2012.08791) with the step made
+    a sigmoid :math:`\sigma` of width w, so that gradients pass. Every channel has thresholds at quantiles of its own:
+    multiples of the golden ratio modulo one, which are evenly spread over the channels. The second tells a channel's
+    power in a short sequence of random phase, the others its slow and its lopsided parts.
+
+    Scales, thresholds, and the mean and deviation by which every statistic is standardized are buffers: they are saved
+    with the weights and never trained. :func:`~tdi_lib.readout.ridge_readout_` takes them from the training inputs.
+    Until then the thresholds are those of a normal law of unit power.
+
+    Args:
+        d_model: channels H.
+        n_thresholds: thresholds Q of a channel.
+        moments: whether the last three statistics are there.
+        width: of the sigmoid, relative to the channel's root mean square; less is nearer to a share, with gradients
+            from fewer steps.
+
+    F is ``d_model * (n_thresholds + 3)``, all channels of one statistic after the other.
+
+    >>> TimeStatistics(8)(torch.zeros(2, 50, 8)).shape
+    torch.Size([2, 48])
+    """
+
+    thresholds: Tensor
+    scale: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, d_model: int, *, n_thresholds: int = 3, moments: bool = True, width: float = 0.03) -> None:
+        super().__init__()
+        self.d_model = positive_int("d_model", d_model)
+        n_thresholds = positive_int("n_thresholds", n_thresholds, minimum=0 if moments else 1)
+        self.moments = moments
+        self.width = real_number("width", width, low=1e-6)
+        self.n_features = d_model * (n_thresholds + 3 * moments)
+        index = torch.arange(1, d_model * n_thresholds + 1, dtype=torch.float64).view(d_model, n_thresholds)
+        self._levels = torch.remainder(index * (math.sqrt(5) - 1) / 2, 1.0)  # (H Q)
+        self.register_buffer("thresholds", torch.special.ndtri(self._levels).float())
+        self.register_buffer("scale", torch.ones(d_model))
+        self.register_buffer("mean", torch.zeros(self.n_features))
+        self.register_buffer("deviation", torch.ones(self.n_features))
+
+    def forward(self, h: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B F"]:
+        """Statistics over time; where ``mask`` is False a step does not count."""
+        z = h / self.scale
+        if mask is None:
+            average = lambda v: v.mean(dim=1)  # noqa: E731
+        else:
+            weights = (mask / mask.sum(dim=1, keepdim=True)).to(z.dtype)[:, :, None]  # (B L 1)
+            average = lambda v: (v * weights).sum(dim=1)  # noqa: E731
+        parts = [average(torch.sigmoid((z - threshold) / self.width)) for threshold in self.thresholds.T]
+        if self.moments:
+            parts += [(average(z**2) + _QUIET).log(), average(z), average(z.tanh())]
+        return (torch.cat(parts, dim=1) - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def fit_(self, outputs: Float[Tensor, "T H"]) -> None:
+        """Take scales and thresholds from values of the channels (T, H), and standardize no longer."""
+        scale = outputs.double().square().mean(dim=0).sqrt()
+        scale = torch.where(scale > 0, scale, 1.0)
+        place = (self._levels * len(outputs)).long()  # below T, for levels are below 1
+        ordered = outputs.sort(dim=0).values
+        self.scale.copy_(scale)
+        self.thresholds.copy_(ordered.gather(0, place.T).T / scale[:, None])
+        self.mean.zero_()
+        self.deviation.fill_(1.0)
+
+
+def random_parts(n_filters: int, d_input: int, generator: torch.Generator | None = None) -> Bool[Tensor, "H D"]:
+    """Which input channels each filter hears: a random part of them, its size log-uniform (arXiv 1910.13051).
+
+    >>> random_parts(4, 1).all().item()
+    True
+    """
+    size = (d_input + 1) ** torch.rand(n_filters, 1, generator=generator)
+    return torch.rand(n_filters, d_input, generator=generator).argsort(dim=1) < size.floor()
 
 
 class S4DLayer(nn.Module):
@@ -427,6 +515,7 @@ class S4DLayer(nn.Module):
         d_model, d_state, init, dt_min, dt_max, generator: as for :class:`DiagonalSSM`.
         dropout: probability of zeroing an activation before the mixing.
         feedthrough: add ``D * u``, one learned weight per channel, to the filter's output.
+        mixing: False leaves the filters alone: no GELU, no linear unit.
 
     >>> layer = S4DLayer(8, 16)
     >>> layer(torch.zeros(2, 50, 8)).shape  # (B L H) -> (B L H)
@@ -440,6 +529,7 @@ class S4DLayer(nn.Module):
         *,
         dropout: float = 0.0,
         feedthrough: bool = True,
+        mixing: bool = True,
         init: str | Callable[[int], np.ndarray] = "lin",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
@@ -449,7 +539,7 @@ class S4DLayer(nn.Module):
         self.ssm = DiagonalSSM(d_model, d_state, init=init, dt_min=dt_min, dt_max=dt_max, generator=generator)
         self.D = nn.Parameter(torch.randn(self.ssm.d_model, generator=generator)) if feedthrough else None
         self.dropout = nn.Dropout(real_number("dropout", dropout, low=0.0, high=1.0))
-        self.mix = _linear(self.ssm.d_model, 2 * self.ssm.d_model, generator)
+        self.mix = _linear(self.ssm.d_model, 2 * self.ssm.d_model, generator) if mixing else None
 
     def forward(self, x: Float[Tensor, "B L H"]) -> Float[Tensor, "B L H"]:
         """Causal: the output at t depends on the input up to t."""
@@ -457,6 +547,8 @@ class S4DLayer(nn.Module):
         y = self.ssm(x.mT).mT.contiguous()  # (B L H); element-wise kernels are slow on transposed memory
         if self.D is not None:
             y = y + self.D * x
+        if self.mix is None:
+            return y
         return nn.functional.glu(self.mix(self.dropout(nn.functional.gelu(y))), dim=-1)
 
 
@@ -472,8 +564,16 @@ class SequenceModel(nn.Module):
         d_output: width of the output (classes, or regression targets).
         d_model, d_state, n_layers: size of the stack.
         dropout: as in :class:`S4DLayer`.
-        pooling: ``mean`` over time or ``last`` step, giving (B, d_output); ``none`` gives (B, L, d_output).
-        input_skip: whether the raw input may bypass the first filter, through its feed-through and the first residual.
+        pooling: ``mean`` over time or ``last`` step, giving (B, d_output); ``none`` gives (B, L, d_output). With
+            ``statistics`` the first block is the bank of filters alone, the later ones are added to its outputs, and
+            the decoder reads the :class:`TimeStatistics` of the sum: a model of one layer is then a linear read-out of
+            what each filter does over time. Every filter begins by hearing a random part of the input channels. See
+            :func:`~tdi_lib.readout.ridge_readout_`.
+        zero_branches: all blocks after the first begin with nothing to add, so that the model starts as its own first
+            layer. The half of each linear unit that is gated begins at zero; its gradient does not, and one step later
+            the block learns as any other.
+        input_skip: whether the raw input may bypass the first filter, through its feed-through and the first residual;
+            with ``statistics`` it never does.
         init, dt_min, dt_max: as for :class:`DiagonalSSM`, in every layer.
         generator: source of randomness of all initial values; the global one if omitted.
 
@@ -495,6 +595,7 @@ class SequenceModel(nn.Module):
         n_layers: int = 4,
         dropout: float = 0.0,
         pooling: str = "mean",
+        zero_branches: bool = False,
         input_skip: bool = True,
         init: str | Callable[[int], np.ndarray] = "lin",
         dt_min: float = 1e-3,
@@ -507,14 +608,20 @@ class SequenceModel(nn.Module):
         d_model = positive_int("d_model", d_model)
         n_layers = positive_int("n_layers", n_layers)
         self.pooling = one_of("pooling", pooling, _POOLINGS)
-        self.input_skip = input_skip
+        bank = self.pooling == "statistics"
+        self.input_skip = input_skip and not bank
         self.encoder = _linear(self.d_input, d_model, generator)
+        if bank:
+            with torch.no_grad():
+                self.encoder.weight.mul_(random_parts(d_model, self.d_input, generator))
+                self.encoder.bias.zero_()
         self.layers = nn.ModuleList(
             S4DLayer(
                 d_model,
                 d_state,
                 dropout=dropout,
-                feedthrough=input_skip or index > 0,
+                feedthrough=self.input_skip or index > 0,
+                mixing=not bank or index > 0,
                 init=init,
                 dt_min=dt_min,
                 dt_max=dt_max,
@@ -522,9 +629,16 @@ class SequenceModel(nn.Module):
             )
             for index in range(n_layers)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(n_layers))  # last: final
+        if zero_branches:
+            with torch.no_grad():
+                for name, parameter in self.layers[1:].named_parameters():
+                    if ".mix." in name:
+                        parameter[:d_model] = 0.0
+        # one before each later block and one at the end, but none where loudness is what is measured
+        self.norms = nn.ModuleList(nn.LayerNorm(d_model) for _ in range(n_layers - bank))
         self.dropout = nn.Dropout(dropout)
-        self.decoder = _linear(d_model, d_output, generator)
+        self.statistics = TimeStatistics(d_model) if bank else None
+        self.decoder = _linear(self.statistics.n_features if self.statistics else d_model, d_output, generator)
 
     @property
     def ssms(self) -> list[DiagonalSSM]:
@@ -560,6 +674,8 @@ class SequenceModel(nn.Module):
         for index, layer in enumerate(self.layers):
             y = self.dropout(layer(h if index == 0 else self.norms[index - 1](h)))
             h = h + y if index > 0 or self.input_skip else y
+        if self.statistics is not None:
+            return self.decoder(self.statistics(h, mask))
         h = self.norms[-1](h)
         if self.pooling == "mean":
             h = h.mean(dim=1) if mask is None else (h * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)  # (B H)

@@ -47,6 +47,7 @@ from tdi_lib.filters import (
     mean_power,
     mixed_power,
 )
+from tdi_lib.readout import ReadoutReport, ridge_readout_
 from tdi_lib.samples import (
     CheckedSamples,
     check_inputs,
@@ -102,6 +103,8 @@ class MatchReport:
         spectrum: the task spectrum that was matched.
         guard: what the samples said about the match, where :func:`tdi_init_` was told to ask them.
         layer: dotted name of the (first) layer in the model, empty for the model itself.
+        readout: what :func:`~tdi_lib.readout.ridge_readout_` found, where :func:`tdi_init_` was told to end with it.
+            Its error of what is left out is optimistic: the matched filters have seen all labels.
     """
 
     loss_before: float
@@ -112,6 +115,7 @@ class MatchReport:
     spectrum: TaskSpectrum
     guard: Comparison | None = None
     layer: str = ""
+    readout: ReadoutReport | None = None
 
 
 def layer_importance(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
@@ -278,6 +282,8 @@ def tdi_init_(
     share: float = 1.0,
     gain: str = "unit",
     guard: bool = False,
+    readout: str | None = None,
+    groups: ArrayLike | None = None,
     generator: torch.Generator | None = None,
     **estimate: Any,
 ) -> MatchReport:
@@ -302,12 +308,15 @@ def tdi_init_(
         guard: first ask the samples (:func:`compare_starts`): a spectrum is estimated on each half of
             them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
             it is. It costs two more estimates and matches, and some of the gain where samples are few.
+        readout: ``ridge`` ends with :func:`~tdi_lib.readout.ridge_readout_` on the model, whatever the guard said. The
+            model must have a ``decoder``; ``lengths`` are for the estimate and for it. If it fails all is as it was.
+        groups: of every sample (P,), such as its speaker: the read-out leaves a group out as a whole.
         generator: source of randomness; the global one if omitted. A guarded start is, bit for bit, either the
             unguarded one or none.
 
     Returns:
         The report on the first layer that was matched (``layer`` is its name), its ``seconds`` for everything and
-        ``changed`` naming every parameter set: none if the guard said no.
+        ``changed`` naming every parameter set: none of a filter's if the guard said no.
 
     >>> model = SequenceModel(1, 1, d_model=8, d_state=8, n_layers=2)
     >>> x = np.random.default_rng(0).normal(size=(64, 32))
@@ -328,8 +337,9 @@ def tdi_init_(
         start_ = lambda ssm, spectrum, draw: place_scalogram_(  # noqa: E731
             ssm, spectrum, share=share, gain=gain, generator=draw
         )
+    end = _ending(model, x, y, readout, groups, estimate.get("lengths"))
     report = _initialize_(model, x, y, start_, layers, guard, generator, estimate | {"method": method})
-    return dataclasses.replace(report, solver=solver)
+    return end(dataclasses.replace(report, solver=solver))
 
 
 Start = Callable[[SSMAdapter, TaskSpectrum, torch.Generator | None], MatchReport]
@@ -371,6 +381,44 @@ def _initialize_(
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
     return dataclasses.replace(reports[0], seconds=seconds, changed=changed, guard=comparison, layer=first)
+
+
+def _ending(
+    model: torch.nn.Module | SSMAdapter,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    readout: str | None,
+    groups: ArrayLike | None,
+    lengths: ArrayLike | None,
+) -> Callable[[MatchReport], MatchReport]:
+    """What becomes of a report once the filters are placed: the read-out is fitted, or all is taken back."""
+    if readout is None:
+        if groups is not None:
+            raise ValueError("groups must be left out without a readout, which alone keeps them together")
+        return lambda report: report
+    one_of("readout", readout, ("ridge",))
+    if not isinstance(model, torch.nn.Module) or not isinstance(getattr(model, "decoder", None), torch.nn.Linear):
+        raise ValueError(
+            f"readout must be None for a model without a linear layer named decoder, got {readout!r} for a "
+            f"{type(model).__name__}"
+        )
+    if y is None:
+        raise ValueError("y must be given for a readout, got None")
+    before = _tensors(model)
+
+    def end(report: MatchReport) -> MatchReport:
+        try:
+            inputs = check_inputs(x, lengths) if isinstance(model, SequenceModel) else x  # (P L) to (P L 1)
+            found = ridge_readout_(model, inputs, y, groups=groups, lengths=lengths)
+        except BaseException:
+            model.load_state_dict(before)
+            raise
+        new = (name for name, value in model.state_dict().items() if not torch.equal(value, before[name]))
+        changed = report.changed + tuple(name for name in new if name not in report.changed)
+        seconds = report.seconds + found.seconds
+        return dataclasses.replace(report, seconds=seconds, changed=changed, readout=found)
+
+    return end
 
 
 def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> dict[str, SSMAdapter]:
@@ -681,7 +729,7 @@ def _changed(ssm: SSMAdapter, before: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
 
 
-def _tensors(ssm: SSMAdapter) -> dict[str, Tensor]:
+def _tensors(ssm: SSMAdapter | torch.nn.Module) -> dict[str, Tensor]:
     """Copies of what the layer keeps."""
     module = ssm if isinstance(ssm, torch.nn.Module) else getattr(ssm, "module", None)
     if not isinstance(module, torch.nn.Module):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.ssm import S4DLayer, SequenceModel
+from tdi_lib.ssm import DiagonalSSM, S4DLayer, SequenceModel, causal_convolution
 
 
 def make(seed: int = 0, **options) -> SequenceModel:
@@ -20,7 +20,9 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("pooling", "shape"), [("mean", (4, 3)), ("last", (4, 3)), ("none", (4, 20, 3))])
+@pytest.mark.parametrize(
+    ("pooling", "shape"), [("mean", (4, 3)), ("last", (4, 3)), ("none", (4, 20, 3)), ("statistics", (4, 3))]
+)
 @pytest.mark.parametrize("input_skip", [True, False])
 def test_shapes_and_gradients(pooling: str, shape: tuple[int, ...], input_skip: bool) -> None:
     model = make(pooling=pooling, input_skip=input_skip)
@@ -59,7 +61,7 @@ def test_padding_has_no_influence(lengths: list[int]) -> None:
     padded = x.clone()
     for row, length in enumerate(lengths):
         padded[row, length:] = float("nan")
-    for pooling in ("mean", "last"):
+    for pooling in ("mean", "last", "statistics"):
         model = make(pooling=pooling)
         together = model(padded, lengths=torch.tensor(lengths))
         alone = torch.cat([model(x[i : i + 1, :n]) for i, n in enumerate(lengths)])
@@ -76,6 +78,70 @@ def test_first_layer_filters_the_data_itself() -> None:
     model(x)
     model(3 * x)
     assert torch.allclose(3 * seen[0], seen[1])
+
+
+@pytest.mark.parametrize("input_skip", [True, False])
+@pytest.mark.parametrize("pooling", ["mean", "last", "none"])
+def test_default_model_is_drawn_and_computed_as_ever(pooling: str, input_skip: bool) -> None:
+    """To the last bit, for recorded results hang on it: the order of all draws, and every operation, written out."""
+    made, draw = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
+    options = {"pooling": pooling, "input_skip": input_skip, "generator": made}
+    model = SequenceModel(2, 3, d_model=8, d_state=8, n_layers=2, **options)
+    expected = {}
+
+    def linear(name: str, d_in: int, d_out: int) -> None:
+        for kind, shape in (("weight", (d_out, d_in)), ("bias", (d_out,))):
+            expected[f"{name}.{kind}"] = torch.empty(shape).uniform_(-(d_in**-0.5), d_in**-0.5, generator=draw)
+
+    linear("encoder", 2, 8)
+    for layer in ("layers.0", "layers.1"):
+        ssm = DiagonalSSM(8, 8, generator=draw)
+        expected |= {f"{layer}.ssm.{name}": value for name, value in ssm.state_dict().items()}
+        if input_skip or layer == "layers.1":
+            expected[f"{layer}.D"] = torch.randn(8, generator=draw)
+        linear(f"{layer}.mix", 8, 16)
+    for norm in ("norms.0", "norms.1"):
+        expected |= {f"{norm}.weight": torch.ones(8), f"{norm}.bias": torch.zeros(8)}
+    linear("decoder", 8, 3)
+    state = model.state_dict()
+    assert state.keys() == expected.keys() and all(torch.equal(state[name], expected[name]) for name in state)
+    assert torch.equal(made.get_state(), draw.get_state())
+
+    def affine(name: str, h: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(h, expected[f"{name}.weight"], expected[f"{name}.bias"])
+
+    def norm(name: str, h: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.layer_norm(h, (8,), expected[f"{name}.weight"], expected[f"{name}.bias"])
+
+    x, lengths = randn(4, 20, 2).float(), torch.tensor([20, 1, 7, 19])
+    for ends in (None, lengths):
+        inside = torch.ones(4, 20, dtype=torch.bool) if ends is None else torch.arange(20) < ends[:, None]
+        h = affine("encoder", x.masked_fill(~inside[:, :, None], 0.0))
+        for index, layer in enumerate(model.layers):
+            entering = h if index == 0 else norm("norms.0", h)
+            y = causal_convolution(entering.mT, layer.ssm.kernel(20)).mT.contiguous()
+            y = y + layer.D * entering if layer.D is not None else y
+            y = torch.nn.functional.glu(affine(f"layers.{index}.mix", torch.nn.functional.gelu(y)), dim=-1)
+            h = h + y if index > 0 or input_skip else y
+        h = norm("norms.1", h)
+        if pooling == "mean":
+            h = h.mean(dim=1) if ends is None else (h * inside[:, :, None]).sum(1) / inside.sum(1, keepdim=True)
+        elif pooling == "last":
+            h = h[torch.arange(4), -1 if ends is None else ends - 1]
+        assert torch.equal(model(x, ends), affine("decoder", h))
+
+
+def test_with_statistics_the_model_is_a_bank_of_filters() -> None:
+    """One layer: each filter hears some input channels, with no constant; nothing else stands before the pooling."""
+    model = make(pooling="statistics", n_layers=1, d_model=64)
+    heard = (model.encoder.weight != 0).sum(dim=1)
+    assert heard.min() == 1 and heard.max() == 2 and not model.encoder.bias.any()
+    names = {name for name, _ in model.named_parameters()}
+    ssm = {f"layers.0.ssm.{name}" for name, _ in model.ssms[0].named_parameters()}
+    assert names == ssm | {f"{module}.{kind}" for module in ("encoder", "decoder") for kind in ("weight", "bias")}
+    x = randn(3, 20, 2)
+    filtered = model.ssms[0](model.encoder(x).mT).mT
+    assert torch.allclose(model(x), model.decoder(model.statistics(filtered)))
 
 
 def test_without_input_skip_only_the_filter_speaks() -> None:
