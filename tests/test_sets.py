@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import hashlib
+import importlib
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
 import test_archives
 from archives import arena, debian, tarred, zipped
@@ -781,16 +783,21 @@ def test_labels_keep_their_numeric_order(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("platform", "variable", "expected"),
+    ("module", "kind", "variable", "expected"),
     [
-        ("linux", "XDG_CACHE_HOME", "{root}/tdi_lib"),
-        ("win32", "LOCALAPPDATA", "{root}/tdi_lib"),
-        ("darwin", "HOME", "{root}/Library/Caches/tdi_lib"),
+        ("unix", "Unix", "XDG_CACHE_HOME", "{root}/tdi_lib"),
+        ("windows", "Windows", "LOCALAPPDATA", "{root}/tdi_lib"),
+        ("macos", "MacOS", "HOME", "{root}/Library/Caches/tdi_lib"),
     ],
 )
-def test_default_folder(monkeypatch, tmp_path, platform, variable, expected):
-    monkeypatch.delenv("TDI_DATA_DIR", raising=False)
-    monkeypatch.setattr(sys, "platform", platform)
+def test_default_folder(monkeypatch, tmp_path, module, kind, variable, expected):
+    """Where it was before platformdirs told: caches are found."""
+    platform = importlib.import_module(f"platformdirs.{module}")
+    monkeypatch.setattr(platformdirs, "PlatformDirs", getattr(platform, kind))
+    if kind == "Windows":  # which asks the system elsewhere
+        monkeypatch.setattr(platform, "get_win_folder", platform.get_win_folder_from_env_vars)
+    for name in ("TDI_DATA_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, str(tmp_path))
     assert sets._cache_folder(None) == Path(expected.format(root=tmp_path))
 

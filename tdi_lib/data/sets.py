@@ -15,7 +15,6 @@ import functools
 import hashlib
 import operator
 import os
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import platformdirs
 from filelock import FileLock
 
 from tdi_lib.data import archives
@@ -540,21 +540,13 @@ def _obtained(spec: _Spec, folder: Path, progress: bool) -> list[tuple[Path, Cal
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     if cache_dir is None:
-        cache_dir = os.environ.get("TDI_DATA_DIR") or _user_cache() / "tdi_lib"
+        cache_dir = os.environ.get("TDI_DATA_DIR") or platformdirs.user_cache_dir("tdi_lib", False, opinion=False)
     if not isinstance(cache_dir, (str, os.PathLike)):
         raise TypeError(f"cache_dir must be a path, got {type(cache_dir).__name__}")
     folder = Path(cache_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cache_dir must be a folder, got the file {folder}")
     return folder
-
-
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _read_parsed(path: Path) -> Arrays | None:
