@@ -9,9 +9,11 @@ compared with its bytes and with a limit before memory is taken.
 """
 
 import contextlib
+import csv
 import dataclasses
 import importlib
 import io
+import itertools
 import math
 import re
 import stat
@@ -31,19 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMATS", "ReadError", "Samples", "read"]
 
-FORMATS = {
-    ".csv": "text",
-    ".tsv": "text",
-    ".txt": "text",
-    ".ts": "ts",
-    ".npy": "npy",
-    ".npz": "npz",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".ipc": "arrow",
-}
+FORMATS = dict.fromkeys((".csv", ".tsv", ".txt"), "text") | {".ts": "ts", ".npy": "npy", ".npz": "npz"}
+FORMATS |= {".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow"}
 """Endings that :func:`read` knows, and which reader each gets."""
 
 X_NAMES = ("x", "X", "x_train", "X_train", "data", "inputs")
@@ -54,44 +45,15 @@ MAX_BYTES = 2**31
 MAX_MEMBERS = 1000
 SAMPLE_ROWS = 20
 BATCH_ROWS = 4096
-MISSING = frozenset(  # in lower case: what pandas takes for missing, and what the archives write
-    (
-        "",
-        "?",
-        "na",
-        "n/a",
-        "nan",
-        "null",
-        "none",
-        "<na>",
-        "#na",
-        "#n/a",
-        "#n/a n/a",
-        "-nan",
-        "1.#ind",
-        "1.#qnan",
-        "-1.#ind",
-    )
-)
-_SPELLINGS = sorted(
-    {"NaN", "-NaN"} | {way(word) for word in MISSING for way in (str, str.upper, str.title, str.capitalize)}
-)
+# In lower case: what pandas takes for missing, and what the archives write.
+MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "<na>", "#na", "#n/a", "-nan", "1.#ind", "1.#qnan"})
+MISSING |= {"-1.#ind", "-1.#qnan"}
 NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+")
 SEPARATORS = (("\t", "."), (",", "."), (";", "."), (";", ","), ("\t", ","), ("|", "."), (" ", "."), (" ", ","))
 SPOKEN = {"\t": "tabs", ",": "commas", ";": "semicolons", "|": "bars", " ": "blanks"}
-MAGIC = {
-    b"\x93NUMPY": "npy",
-    b"PK\x03\x04": "npz",
-    b"PK\x05\x06": "npz",
-    b"PAR1": "parquet",
-    b"ARROW1": "arrow",
-    b"\xff\xff\xff\xff": "arrow",
-    b"FEA1": "Feather version 1",
-    b"\x1f\x8b": "gzip",
-    b"\x89HDF": "HDF5",
-    b"\x80\x04": "a pickle",
-    b"\x80\x05": "a pickle",
-}
+MAGIC = {b"\x93NUMPY": "npy", b"PK\x03\x04": "npz", b"PK\x05\x06": "npz", b"PAR1": "parquet", b"ARROW1": "arrow"}
+MAGIC |= {b"\xff\xff\xff\xff": "arrow", b"FEA1": "Feather version 1", b"\x1f\x8b": "gzip", b"\x89HDF": "HDF5"}
+MAGIC |= {b"\x80\x04": "a pickle", b"\x80\x05": "a pickle"}
 
 
 class ReadError(ValueError):
@@ -180,9 +142,8 @@ def read(
         ("header", header is not None, ("text",)),
     ):
         if given and file.format not in kinds:
-            raise ReadError(
-                path, f"{name} does not apply to {file.path.suffix.lower()} files, only to {_endings(kinds)}"
-            )
+            endings = ", ".join(ending for ending, kind in FORMATS.items() if kind in kinds)
+            raise file.error(f"{name} does not apply to {file.path.suffix.lower()} files, only to {endings}")
     needs_target = target_file is None
     notes: list[str] = []
     raw: Any
@@ -218,10 +179,6 @@ def read(
     elif y is not None:
         notes.append("a real target" if y.ndim == 1 else f"{y.shape[1]} real targets")
     return Samples(x, y, lengths, classes, "; ".join(notes))
-
-
-def _endings(kinds: Sequence[str]) -> str:
-    return ", ".join(ending for ending, kind in FORMATS.items() if kind in kinds)
 
 
 def _library(name: str) -> Any:
@@ -321,8 +278,8 @@ def _read_text(
     separator, decimal = max(SEPARATORS, key=lambda s: _fit(lines[:SAMPLE_ROWS], *s))
     width = max(len(_split(line, separator)) for line in lines)  # or less: a comma may stand within quotes
     file.require(8 * len(lines) * width)
-    head = _parse(file, text, separator, width, nrows=SAMPLE_ROWS, dtype=str, na_filter=False)
-    head = [row for row in head.fillna("").to_numpy().tolist() if any(field.strip() for field in row)]
+    with file.foreign("a table"):
+        head = _head(text, separator, width)
     named = int(_is_header(head, decimal) if header is None else header)
     names, first = _strip_end(head[0]) if named else None, head[named : named + 1]
     if not first:
@@ -332,17 +289,9 @@ def _read_text(
         f"{'with a' if named else 'without'} header"
     )
     known = len(names) if names else max(len(_strip_end(row)) for row in head)
-    left_out = {_column(file, each, names, known, "drop") for each in drop}
-    if names and names[0] in ("", "Unnamed: 0"):
-        left_out.add(0)
-        notes.append("the first column, without a name, is an index and left out")
-    place = None
-    if needs_target:
-        numeric = [_is_number(field, decimal) for field in first[0][:known]]
-        place = _choose_target(file, target, names, numeric, left_out)
-        notes.append(f"targets in column {names[place]!r}" if names else f"targets in column {place}")
-
-    inputs = [i for i in range(known if names else width) if i not in left_out and i != place]
+    numeric = [_is_number(field, decimal) for field in first[0][:known]]
+    inputs, place = _choose_columns(file, names, numeric, target, drop, needs_target, notes)
+    inputs += [] if names else range(known, width)  # rows further down may be longer
     words = [i for i in range(width) if i == place or (names and i >= known)]
     frame = _parse(
         file,
@@ -352,22 +301,30 @@ def _read_text(
         header=0 if named else None,
         usecols=[*inputs, *words],
         dtype=dict.fromkeys(words, str),
-        na_values=dict.fromkeys(inputs, _SPELLINGS),
+        na_values={i: ("", "?", "NaN", "nan", "NA") for i in inputs},  # other spellings: _numbers
         keep_default_na=False,
         decimal=decimal,
     )
     said = frame[words].apply(lambda column: column.str.strip()).fillna("")
-    there = frame[inputs].notna().any(axis=1) | (said != "").any(axis=1)
-    frame, said = frame[there], said[there]
-    odd = (said.drop(columns=[] if place is None else place) != "").any(axis=1)  # more fields than the header has
-    if place == known - 1:
-        odd |= said[place] == ""  # fewer, or a row without its target
-    for row in odd[odd].index:
-        line = _line(text, row + named)
-        if (count := len(_split(text.split("\n")[line - 1], separator))) != known:
+    longer = (said.drop(columns=[] if place is None else place) != "").any(axis=1)  # than the header
+    shorter = said[place] == "" if place == known - 1 else ~longer & False  # or without a target
+    rows = _rows(text)[named:] if (longer | shorter).any() else []
+    for row in frame.index[longer | shorter]:
+        line, content = rows[min(row, len(rows) - 1)]
+        count = len(_split(content, separator))
+        if longer[row] or (count < known and content.strip(separator + " ")):
             raise file.error(f"expected {known} fields in every row, got {count} in line {line}")
-    labels = None if place is None else said[place].tolist()
-    return _numbers(file, text, frame[inputs].copy(), named, decimal)[:, :, None], labels
+    values = _numbers(file, text, frame[inputs], named, decimal)
+    there = ~np.isnan(values).all(axis=1) | (said != "").any(axis=1).to_numpy()
+    return values[there, :, None], None if place is None else said.loc[there, place].tolist()
+
+
+def _head(text: str, separator: str, width: int) -> list[list[str]]:
+    """The first rows, made equally long."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    rows = ([field for field in row if field] if separator == " " else row for row in reader)
+    head = itertools.islice((row for row in rows if any(field.strip() for field in row)), SAMPLE_ROWS)
+    return [row + [""] * (width - len(row)) for row in head]
 
 
 def _parse(file: _File, text: str, separator: str, width: int, **options: Any) -> "pd.DataFrame":
@@ -383,22 +340,24 @@ def _parse(file: _File, text: str, separator: str, width: int, **options: Any) -
 
 def _numbers(file: _File, text: str, frame: "pd.DataFrame", named: int, decimal: str) -> np.ndarray:
     """Values (P, L) of columns, of which pandas has read those as numbers that hold nothing else."""
-    for column in [i for i, dtype in frame.dtypes.items() if dtype.kind not in "iuf"]:
-        fields = frame[column].astype(str).fillna("")
-        if (odd := ~fields.map(lambda field: _is_number(field, decimal))).any():
-            row = odd.idxmax()
-            raise file.error(
-                f"expected a number in line {_line(text, row + named)}, got {fields[row][:40]!r} "
-                "(drop that column, or name the target)"
-            )
-        frame[column] = fields.map(lambda field: _number(field, decimal))
-    return frame.to_numpy(dtype=np.float64)
+    columns = []
+    for _, column in frame.items():
+        if column.dtype.kind not in "iuf":
+            fields = column.astype(str).fillna("")
+            if (odd := ~fields.map(lambda field: _is_number(field, decimal))).any():
+                row, rows = odd.idxmax(), _rows(text)
+                raise file.error(
+                    f"expected a number in line {rows[min(row + named, len(rows) - 1)][0]}, got {fields[row][:40]!r} "
+                    "(drop that column, or name the target)"
+                )
+            column = fields.map(lambda field: _number(field, decimal))
+        columns.append(column.to_numpy(dtype=np.float64))
+    return np.stack(columns, axis=1) if columns else np.empty((len(frame), 0))
 
 
-def _line(text: str, row: int) -> int:
-    """The number of the line in which a row stands, blank ones not counted as rows."""
-    lines = [number for number, line in enumerate(re.split("\r\n|\n|\r", text), 1) if line.strip(" ")]
-    return lines[min(row, len(lines) - 1)]
+def _rows(text: str) -> list[tuple[int, str]]:
+    """The lines that are not blank, with their numbers."""
+    return [(n, line) for n, line in enumerate(re.split("\r\n|\n|\r", text), 1) if line.strip(" ")]
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -443,14 +402,12 @@ def _is_header(rows: list[list[str]], decimal: str) -> bool:
     below = [_is_number(field, decimal) and field.strip().lower() not in MISSING for field in rows[1]]
     if any(word and number for word, number in zip(words, below, strict=True)):
         return True
-    steps = [_number(field, decimal) for field, word in zip(rows[0], words, strict=True) if not word and field]
-    again = any(
-        word and field in rows[k][i]
-        for k in range(1, len(rows))
-        for i, (word, field) in enumerate(zip(words, rows[0], strict=True))
+    steps = np.array(
+        [_number(field, decimal) for field, word in zip(rows[0], words, strict=True) if field and not word]
     )
-    gaps = np.diff(steps)
-    return len(steps) >= 8 and gaps[0] > 0 and np.allclose(gaps, gaps[0], rtol=1e-3) and any(words) and not again
+    again = any(word and row[i] == rows[0][i] for row in rows[1:] for i, word in enumerate(words))  # a label, then
+    even = len(steps) >= 8 and steps[1] > steps[0] and np.allclose(np.diff(steps), steps[1] - steps[0], rtol=1e-3)
+    return bool(even and any(words) and not again)
 
 
 def _column(file: _File, wanted: str | int, names: list[str] | None, width: int, argument: str) -> int:
@@ -467,27 +424,41 @@ def _column(file: _File, wanted: str | int, names: list[str] | None, width: int,
     return number % width
 
 
-def _choose_target(
-    file: _File, target: str | int | None, names: list[str] | None, numeric: list[bool], left_out: set[int]
-) -> int:
-    """The column of the targets, by the rules of :func:`read`."""
+def _choose_columns(
+    file: _File,
+    names: list[str] | None,
+    numeric: list[bool],
+    target: str | int | None,
+    drop: Sequence[str | int],
+    needs_target: bool,
+    notes: list[str],
+) -> tuple[list[int], int | None]:
+    """The columns of the values, and that of the targets, by the rules of :func:`read`."""
+    left_out = {_column(file, each, names, len(numeric), "drop") for each in drop}
+    if names and names[0] in ("", "Unnamed: 0"):
+        left_out.add(0)
+        notes.append("the first column, without a name, is an index and left out")
+    left_out |= {i for i, name in enumerate(names or []) if re.fullmatch(r"__index_level_\d+__", name)}
     free = [i for i in range(len(numeric)) if i not in left_out]
+    if not needs_target:
+        return free, None
     if len(free) < 2:
         raise file.error(f"expected a target and at least one step in every row, got {len(free)} column(s)")
     if target is not None:
         place = _column(file, target, names, len(numeric), "target")
         if place in left_out:
             raise file.error(f"target must not be dropped, got {target!r}")
-        return place
-    if names is None:
-        return free[0]
-    called = [i for i in free if names[i].strip() in Y_NAMES or names[i].strip().lower() in Y_NAMES]
-    words = [i for i in free if not numeric[i]]
-    for candidates in (called, words):
-        if len(candidates) == 1:
-            return candidates[0]
-    shown = ", ".join(repr(names[i]) for i in free[:8])
-    raise file.error(f"which column is the target? give target, one of {shown}{', …' * (len(free) > 8)}")
+    elif names is None:
+        place = free[0]
+    else:
+        called = [i for i in free if names[i].strip() in Y_NAMES or names[i].strip().lower() in Y_NAMES]
+        words = [i for i in free if not numeric[i]]
+        if len(only := called if len(called) == 1 else words) != 1:
+            shown = ", ".join(repr(names[i]) for i in free[:8]) + ", …" * (len(free) > 8)
+            raise file.error(f"which column is the target? give target, one of {shown}")
+        place = only[0]
+    notes.append(f"targets in column {(names[place] if names else place)!r}")
+    return [i for i in free if i != place], place
 
 
 def _read_ts(file: _File, needs_target: bool, notes: list[str]) -> tuple[np.ndarray, list[str] | None, bool]:
@@ -639,20 +610,14 @@ def _read_arrow(
     table, types = _arrow_table(file), _library("pyarrow.types")
     notes.append("Parquet" if file.format == "parquet" else "Arrow")
     names = list(table.column_names)
-    left_out = {_column(file, each, names, len(names), "drop") for each in drop}
-    left_out |= {i for i, name in enumerate(names) if re.fullmatch(r"__index_level_\d+__", name)}
-    place = None
-    if needs_target:
-        words = [types.is_string, types.is_large_string, types.is_dictionary, types.is_boolean]
-        numeric = [not any(kind(each) for kind in words) for each in table.schema.types]
-        place = _choose_target(file, target, names, numeric, left_out)
-        notes.append(f"targets in column {names[place]!r}")
-    inputs = [i for i in range(len(names)) if i not in left_out and i != place]
+    words = (types.is_string, types.is_large_string, types.is_dictionary, types.is_boolean)
+    numeric = [not any(kind(each) for kind in words) for each in table.schema.types]
+    inputs, place = _choose_columns(file, names, numeric, target, drop, needs_target, notes)
     kinds = (types.is_list, types.is_large_list, types.is_fixed_size_list)
     lists = [any(kind(table.schema.types[i]) for kind in kinds) for i in inputs]
     if not inputs or (any(lists) and not all(lists)):
         raise file.error(
-            f"expected columns of numbers, or of lists, beside the target, got {len(inputs)}, {sum(lists)} of lists",
+            f"expected columns of numbers, or of lists, beside the target, got {len(inputs)}, {sum(lists)} of lists"
         )
     with file.foreign("a table of numbers"):
         if all(lists):
