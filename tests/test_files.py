@@ -149,6 +149,28 @@ def test_a_ts_file_of_classes(tmp_path: Path) -> None:
         ("ucr.tsv", b"a\t1\t2.5\t3\nb\t4\t5.5\tNaN\na\t6\tNaN\tNaN\n"),
         ("last.csv", b"u,v,w,label\n1,2.5,3,a\n4,5.5,,b\n6,,,a\n"),
         ("archive.ts", b"@classLabel true a b\n@data\n1,2.5,3:a\n4,5.5:b\n6,?:a\n"),
+        (
+            "fixed.parquet",
+            parquet(
+                pa.table(
+                    {
+                        "s": pa.array([[1, 2.5, 3], [4, 5.5, None], [6, None, None]], type=pa.list_(pa.float32(), 3)),
+                        "y": pa.array(["a", "b", "a"], type=pa.large_string()),
+                    }
+                )
+            ),
+        ),
+        (
+            "large.arrow",
+            stream(
+                pa.table(
+                    {
+                        "s": pa.array([[1, 2.5, 3], [4, 5.5], [6.0]], type=pa.large_list(pa.float64())),
+                        "y": ["a", "b", "a"],
+                    }
+                )
+            ),
+        ),
         ("lists.parquet", parquet(pa.table({"s": [[1, 2.5, 3], [4, 5.5], [6.0]], "y": ["a", "b", "a"]}))),
         (
             "arrays.npz",
@@ -372,6 +394,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
         b"@classLabel true\n@data\n1,2:1,2:a\n1,2:b\n",
         r"expected 2 channel\(s\) and a target in line 4",
     ),
+    "ts, word": ("a.ts", b"@classLabel true\n@data\n1,2:a\n1,1_0:b\n", "expected a number in line 4, got '1_0'"),
     "objects": ("a.npy", npy(np.array([[None]])), "Python objects, which could run code"),
     "complex": ("a.npy", npy(X + 0j), "expected an array of real numbers or texts, got dtype complex128"),
     "structured": ("a.npy", npy(np.zeros(2, [("a", float)])), "expected an array of real numbers"),

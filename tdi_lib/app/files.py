@@ -301,7 +301,7 @@ def _read_text(
         header=0 if named else None,
         usecols=[*inputs, *words],
         dtype=dict.fromkeys(words, str),
-        na_values={i: ("", "?", "NaN", "nan", "NA") for i in inputs},  # other spellings: _numbers
+        na_values=dict.fromkeys(inputs, ("", "?", "NaN", "nan", "NA")),  # other spellings: _numbers
         keep_default_na=False,
         decimal=decimal,
     )
@@ -381,9 +381,12 @@ def _number(field: str, decimal: str = ".") -> float:
     field = field.strip()
     if field.lower() in MISSING:
         return math.nan
-    if "_" in field or (decimal == "," and "." in field):  # Python takes the first; we dare not read the second
-        raise ValueError(field)
-    return float(field.replace(decimal, "."))
+    try:
+        if "_" in field or (decimal == "," and "." in field):  # Python takes the first; we dare not read the second
+            raise ValueError
+        return float(field.replace(decimal, "."))
+    except ValueError:
+        raise ValueError(f"got {field[:40]!r}") from None
 
 
 def _is_number(field: str, decimal: str = ".") -> bool:
@@ -495,13 +498,23 @@ def _read_ts(file: _File, needs_target: bool, notes: list[str]) -> tuple[np.ndar
             expected = f"{len(rows[0]) if rows else 'at least one'} channel(s)" + " and a target" * has_target
             raise file.error(f"expected {expected} in line {number}, got {len(channels)}")
         try:
-            rows.append([np.array([_number(field) for field in channel.split(",")]) for channel in channels])
+            rows.append([_channel(channel) for channel in channels])
         except ValueError as error:
-            raise file.error(f"expected a number in line {number}, {str(error)[:80]}") from None
+            raise file.error(f"expected a number in line {number}, {error}") from None
     notes.append("UCR .ts")
     columns = [[row[d] for row in rows] for d in range(len(rows[0]) if rows else 0)]
     x = _fill(file, [(np.array([len(row) for row in column]), np.concatenate(column)) for column in columns])
     return x, labels if needs_target else None, is_real
+
+
+def _channel(text: str) -> np.ndarray:
+    fields = text.split(",")
+    try:
+        if "_" not in text:
+            return np.array(fields, dtype=np.float64)  # at once where nothing is missing
+    except ValueError:
+        pass
+    return np.array([_number(field) for field in fields])
 
 
 def _fill(file: _File, channels: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
