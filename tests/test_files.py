@@ -319,6 +319,12 @@ def test_a_header_of_times_is_a_header(tmp_path: Path) -> None:
     assert read(put(tmp_path, "ramp.csv", text(WORDS, x=ramp))).x.shape == (6, 10, 1)
 
 
+def test_a_separator_within_quotes_is_none(tmp_path: Path) -> None:
+    path = put(tmp_path, "data.csv", b'label,note,u,v\nx,"q, r",1,2\ny,"s\n, , t",3,4\n')
+    assert read(path, drop=["note"]).x[:, :, 0].tolist() == [[1, 2], [3, 4]]
+    assert read(path, target="note", drop=[0]).classes == ("q, r", "s\n, , t")
+
+
 def test_a_spreadsheets_note_of_its_separator_is_no_row(tmp_path: Path) -> None:
     rows = text(WORDS, ";", HEADER.replace(",", ";"))
     np.testing.assert_array_equal(read(put(tmp_path, "sep.csv", b"sep=;\n" + rows)).x[:, :, 0], X)

@@ -276,10 +276,10 @@ def _read_text(
     if not lines:
         raise file.error("expected rows of numbers, got blank lines")
     separator, decimal = max(SEPARATORS, key=lambda s: _fit(lines[:SAMPLE_ROWS], *s))
-    width = max(len(_split(line, separator)) for line in lines)  # or less: a comma may stand within quotes
-    file.require(8 * len(lines) * width)
     with file.foreign("a table"):
-        head = _head(text, separator, width)
+        width = max(map(len, _records(text, separator)))
+        head = [row + [""] * (width - len(row)) for row in itertools.islice(_records(text, separator), SAMPLE_ROWS)]
+    file.require(8 * len(lines) * width)
     named = int(_is_header(head, decimal) if header is None else header)
     names, first = _strip_end(head[0]) if named else None, head[named : named + 1]
     if not first:
@@ -319,12 +319,11 @@ def _read_text(
     return values[there, :, None], None if place is None else said.loc[there, place].tolist()
 
 
-def _head(text: str, separator: str, width: int) -> list[list[str]]:
-    """The first rows, made equally long."""
+def _records(text: str, separator: str) -> Iterator[list[str]]:
+    """The rows that hold something."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     rows = ([field for field in row if field] if separator == " " else row for row in reader)
-    head = itertools.islice((row for row in rows if any(field.strip() for field in row)), SAMPLE_ROWS)
-    return [row + [""] * (width - len(row)) for row in head]
+    return (row for row in rows if any(map(str.strip, row)))
 
 
 def _parse(file: _File, text: str, separator: str, width: int, **options: Any) -> "pd.DataFrame":
