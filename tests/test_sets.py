@@ -156,6 +156,11 @@ def test_download_then_reload_without_network(fetch, server, tmp_path):
     assert len(server.log) == 1
 
 
+def test_import_asks_for_nothing_that_only_fetching_needs():
+    code = "import sys; from tdi_lib.data import sets; assert not {'pooch', 'requests', 'tqdm.auto'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
 def test_dropped_connection_is_resumed_within_one_call(fetch, server):
     server.faults = ["drop", "500"]
     check_tiny(fetch())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import http.client
+import importlib
 import importlib.util
 import logging
 import os
@@ -28,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pooch
 from tqdm import tqdm
 
 __all__ = ["Archive", "DataUnavailableError", "noted", "obtain"]
@@ -75,6 +75,12 @@ def noted(archive: Archive, folder: Path) -> Archive:
     return dataclasses.replace(archive, sha256=sha256[0])
 
 
+def _pooch() -> Any:
+    """Loaded where it is needed: in a notebook without ipywidgets, tqdm would warn of them at every import."""
+    with warnings.catch_warnings(action="ignore"):
+        return importlib.import_module("pooch")
+
+
 def _note(archive: Archive, folder: Path) -> Path:
     return folder / f"{archive.filename}.sha256"
 
@@ -115,7 +121,7 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> tuple[Path, Callab
         DataUnavailableError: the file cannot be had, or is not the one that was trusted first.
     """
     path, authors, archive = folder / archive.filename, archive.sha256, noted(archive, folder)
-    if path.exists() and archive.sha256 is not None and (actual := pooch.file_hash(str(path))) != archive.sha256:
+    if path.exists() and archive.sha256 is not None and (actual := _pooch().file_hash(str(path))) != archive.sha256:
         if authors is None:  # the file or the note may be the wrong one, and such a file is hard to come by: keep both
             raise DataUnavailableError(
                 f"{path} has sha256 {actual}, but {archive.sha256} was noted when such a file was first used; remove "
@@ -128,7 +134,7 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> tuple[Path, Callab
     if archive.sha256 is not None:
         return path, lambda: None
     stamp = _stamp(path)
-    return path, functools.partial(_trust, archive, folder, pooch.file_hash(str(path)), stamp)
+    return path, functools.partial(_trust, archive, folder, _pooch().file_hash(str(path)), stamp)
 
 
 def _fetch(archive: Archive, folder: Path, progress: bool) -> None:
@@ -138,6 +144,7 @@ def _fetch(archive: Archive, folder: Path, progress: bool) -> None:
         how, downloader = "apt-get download", _from_apt
     elif "://" in archive.source:
         how, downloader = "download from", _from_url
+    pooch = _pooch()
     keeper = pooch.create(
         folder,
         base_url="",
