@@ -104,7 +104,9 @@ def read(
 
     The target of a table is the column named; else the one called ``target``, ``label``, ``class``, ``labels``,
     ``targets`` or ``y``; else the only one that is not numeric; else, in a text without header, the first (UCR).
-    Whole numbers of at most 100 values, twice each on average, and texts are classes; other numbers are real targets.
+    Whole numbers of at most 100 values, twice each on average, and texts are classes; other numbers are real targets,
+    and so are those that a ``.ts`` file declares by ``@targetlabel``. A text is a number if the whole column is written
+    as numbers are (not ``01`` or ``1_2``). A row whose number is missing (``NA``, ``?``, nothing) is left out and said so.
 
     Args:
         path: the file; its ending says what it holds (:data:`FORMATS`).
@@ -118,7 +120,7 @@ def read(
     Raises:
         ReadError: (a ValueError) for whatever is wrong with a file; its text names the file.
         TypeError, ValueError: naming the argument.
-        ImportError: naming the extra to install, for Parquet and Arrow without pyarrow.
+        ImportError: naming the extra to install, for texts without pandas, for Parquet and Arrow without pyarrow.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "two.csv")
