@@ -106,7 +106,8 @@ def read(
     ``targets`` or ``y``; else the only one that is not numeric; else, in a text without header, the first (UCR).
     Whole numbers of at most 100 values, twice each on average, and texts are classes; other numbers are real targets,
     and so are those that a ``.ts`` file declares by ``@targetlabel``. A text is a number if the whole column is written
-    as numbers are (not ``01`` or ``1_2``). A row whose number is missing (``NA``, ``?``, nothing) is left out and said so.
+    as numbers are (not ``01`` or ``1_2``). A row whose number is missing (``NA``, ``?``, nothing) is left
+    out and said so.
 
     Args:
         path: the file; its ending says what it holds (:data:`FORMATS`).
