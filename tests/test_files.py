@@ -149,6 +149,28 @@ def test_a_ts_file_of_classes(tmp_path: Path) -> None:
         ("ucr.tsv", b"a\t1\t2.5\t3\nb\t4\t5.5\tNaN\na\t6\tNaN\tNaN\n"),
         ("last.csv", b"u,v,w,label\n1,2.5,3,a\n4,5.5,,b\n6,,,a\n"),
         ("archive.ts", b"@classLabel true a b\n@data\n1,2.5,3:a\n4,5.5:b\n6,?:a\n"),
+        (
+            "fixed.parquet",
+            parquet(
+                pa.table(
+                    {
+                        "s": pa.array([[1, 2.5, 3], [4, 5.5, None], [6, None, None]], type=pa.list_(pa.float32(), 3)),
+                        "y": pa.array(["a", "b", "a"], type=pa.large_string()),
+                    }
+                )
+            ),
+        ),
+        (
+            "large.arrow",
+            stream(
+                pa.table(
+                    {
+                        "s": pa.array([[1, 2.5, 3], [4, 5.5], [6.0]], type=pa.large_list(pa.float64())),
+                        "y": ["a", "b", "a"],
+                    }
+                )
+            ),
+        ),
         ("lists.parquet", parquet(pa.table({"s": [[1, 2.5, 3], [4, 5.5], [6.0]], "y": ["a", "b", "a"]}))),
         (
             "arrays.npz",
@@ -218,6 +240,112 @@ def test_what_looks_like_classes_can_be_overruled(tmp_path: Path) -> None:
         read(put(tmp_path, "words.csv", text(WORDS)), task="real")
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes"),
+    [
+        (["1_2", "12", "1_2", "12"], ("12", "1_2")),
+        (["01", "1", "01", "1"], ("01", "1")),
+        (["1.0", "1", "1.0", "1"], ("1", "1.0")),
+        (["0x1", "1", "0x1", "1"], ("0x1", "1")),
+        (["inf", "1", "inf", "1"], ("1", "inf")),
+        (["1.0", "2.0", "1.0", "2.0"], ("1", "2")),
+        (["-1", "+1", "-1", "+1"], ("-1", "1")),
+    ],
+)
+def test_a_text_is_a_number_only_if_it_is_written_as_one(tmp_path: Path, labels: list[str], classes: tuple) -> None:
+    """In the whole column: what would make one class of two texts leaves all of them texts."""
+    samples = read(put(tmp_path, "data.csv", text(np.array(labels), x=X[:4])), header=False)
+    assert samples.classes == classes
+    assert [samples.classes[code] for code in samples.y[:2]] != [samples.classes[0]] * 2
+
+
+@pytest.mark.parametrize("spelling", ["NA", "", "?", "#N/A", "None", "nAn", "<NA>", "-1.#IND", " null "])
+def test_a_row_without_its_number_is_left_out_and_said_so(tmp_path: Path, spelling: str) -> None:
+    labels = np.array([str(y) for y in REAL], dtype="U32")
+    labels[2] = spelling
+    header = HEADER.replace("label", "yield")
+    for name, rows in (("first.csv", text(labels, header=header)), ("header.csv", text(labels))):
+        samples = read(put(tmp_path, name, rows), target=0)
+        np.testing.assert_array_equal(samples.y, np.delete(REAL, 2))
+        np.testing.assert_array_equal(samples.x[:, :, 0], np.delete(X, 2, axis=0))
+        assert len(samples.lengths) == 5 and "1 row without a target left out" in samples.understood
+    frame = pd.DataFrame(X).assign(y=REAL).rename(columns=str)
+    frame.loc[2, "y"] = np.nan
+    frame.to_parquet(tmp_path / "frame.parquet")
+    np.testing.assert_array_equal(read(tmp_path / "frame.parquet").y, np.delete(REAL, 2))
+
+
+def test_every_spelling_of_a_missing_value_ends_a_sequence(tmp_path: Path) -> None:
+    for spelling in ("NA", "#N/A", "nAn", "<NA>", "1.#QNAN", "NULL"):
+        samples = read(put(tmp_path, "data.csv", f"a,1,2.5,3\nb,4,5.5,{spelling}\n".encode()))
+        assert samples.lengths.tolist() == [3, 2], spelling
+
+
+def test_what_a_file_declares_wins(tmp_path: Path) -> None:
+    path = put(tmp_path, "rate.ts", ts(CODES, "@targetlabel true\n"))
+    assert read(path).y.dtype == np.float64 and read(path).classes == ()
+    assert read(path, task="classes").classes == ("0", "1", "2")
+    targets = put(tmp_path, "words.csv", "\n".join(WORDS).encode())
+    bare = b"\n".join(b",".join(b"%r" % float(v) for v in row) for row in X)
+    for head, rows in ((b"@classLabel false\n", bare), (b"@classLabel true 7\n", bare.replace(b"\n", b":7\n") + b":7")):
+        samples = read(put(tmp_path, "bare.ts", head + b"@data\n" + rows), target_file=targets)
+        np.testing.assert_array_equal(samples.x[:, :, 0], X)
+        assert samples.classes == ("cat", "dog", "eel") and samples.y.tolist() == CODES.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("a.ts", ts(), {"target": "nonsense"}, r"target does not apply to \.ts files, only to \.csv"),
+        ("a.ts", ts(), {"drop": ["3"]}, r"drop does not apply to \.ts files"),
+        ("a.npz", npz(x=X, y=CODES), {"drop": [3]}, r"drop does not apply to \.npz files"),
+        ("a.npz", npz(x=X, y=CODES), {"header": True}, r"header does not apply .* only to \.csv, \.tsv, \.txt"),
+        ("a.npy", npy(X), {"target": 0}, r"target does not apply to \.npy files"),
+        ("a.parquet", parquet(table()), {"header": False}, r"header does not apply to \.parquet"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(
+    tmp_path: Path, name: str, content: bytes, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ReadError, match=message):
+        read(put(tmp_path, name, content), **options)  # type: ignore[arg-type]
+
+
+def test_a_header_of_times_is_a_header(tmp_path: Path) -> None:
+    times = ",".join(["activity", *(f"{0.02 * k:.2f}" for k in range(10))]) + "\n"
+    samples = read(put(tmp_path, "times.csv", text(WORDS, header=times)))
+    np.testing.assert_array_equal(samples.x[:, :, 0], X)
+    ramp = np.vstack([np.linspace(0, 0.18, 10), X[1:]]).round(3)  # a sample like that has a label that comes again
+    assert read(put(tmp_path, "ramp.csv", text(WORDS, x=ramp))).x.shape == (6, 10, 1)
+
+
+def test_a_separator_within_quotes_is_none(tmp_path: Path) -> None:
+    path = put(tmp_path, "data.csv", b'label,note,u,v\nx,"q, r",1,2\ny,"s\n, , t",3,4\n')
+    assert read(path, drop=["note"]).x[:, :, 0].tolist() == [[1, 2], [3, 4]]
+    assert read(path, target="note", drop=[0]).classes == ("q, r", "s\n, , t")
+
+
+def test_a_spreadsheets_note_of_its_separator_is_no_row(tmp_path: Path) -> None:
+    rows = text(WORDS, ";", HEADER.replace(",", ";"))
+    np.testing.assert_array_equal(read(put(tmp_path, "sep.csv", b"sep=;\n" + rows)).x[:, :, 0], X)
+    with pytest.raises(ReadError, match="expected a number in line 5, got 'x'"):
+        read(put(tmp_path, "odd.csv", b"sep=;\nlabel;u;v\n\na;1;2\nb;1;x\n"))
+
+
+def test_numbers_are_read_to_the_last_bit(tmp_path: Path) -> None:
+    x = np.random.default_rng(1).normal(size=(6, 200)) * 10.0 ** np.arange(-100, 100)
+    samples = read(put(tmp_path, "data.csv", text(WORDS, x=x)))
+    np.testing.assert_array_equal(samples.x[:, :, 0], x)
+
+
+def test_a_row_that_ends_before_its_target_is_an_error(tmp_path: Path) -> None:
+    """Also where targets may be missing: the number that stands last is a value, not the target."""
+    with pytest.raises(ReadError, match="expected 3 fields in every row, got 2 in line 3"):
+        read(put(tmp_path, "cut.csv", b"u,v,label\n1,2,5.5\n1,3\n2,4,6.5\n"))
+    whole = read(put(tmp_path, "blank.csv", b"u,v,label\n1,2,5.5\n1,3,\n2,4,6.5\n"))
+    assert whole.y.tolist() == [5.5, 6.5]
+
+
 class Payload:
     """A pickle that would leave a file behind if anything ran it."""
 
@@ -263,7 +391,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "gap": ("a.csv", b"a,1,2,3\nb,1,,3\n", r"got 1 missing steps, the first in sample 1 at step 1"),
     "nothing": ("a.csv", b"a,1,2,3\nb,,,\n", "expected a value in every sequence, got none in sample 1"),
     "no target": ("a.csv", b"a,1,2,3\n,1,2,3\n", "expected a target for every sample, got a missing one"),
-    "quote": ("a.csv", b'a,1,2\nb,"1,2\n' + b"1,2\n" * 40_000, "is not one of a table: field larger than field limit"),
+    "quote": ("a.csv", b'a,1,2\nb,"1,2\n' + b"1,2\n" * 40_000, "is not a table: field larger than field limit"),
     "ts, no data": ("a.ts", b"@classLabel true\n", "expected a line @data, got none"),
     "ts, no target": ("a.ts", b"@classLabel false\n@data\n1,2,3\n", "expected @classLabel true or @targetlabel true"),
     "ts, stamps": ("a.ts", b"@timeStamps true\n@data\n", "expected values at even steps, got time stamps"),
@@ -272,6 +400,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
         b"@classLabel true\n@data\n1,2:1,2:a\n1,2:b\n",
         r"expected 2 channel\(s\) and a target in line 4",
     ),
+    "ts, word": ("a.ts", b"@classLabel true\n@data\n1,2:a\n1,1_0:b\n", "expected a number in line 4, got '1_0'"),
     "objects": ("a.npy", npy(np.array([[None]])), "Python objects, which could run code"),
     "complex": ("a.npy", npy(X + 0j), "expected an array of real numbers or texts, got dtype complex128"),
     "structured": ("a.npy", npy(np.zeros(2, [("a", float)])), "expected an array of real numbers"),

@@ -12,12 +12,21 @@ import pytest
 import scipy.linalg
 import torch
 
+from tdi_lib.data import sets
 from tdi_lib.records import Store, provenance
 from tdi_lib.ssm import SequenceModel
 from tdi_lib.study.analysis import find_trial, read_study, with_gain
 from tdi_lib.study.plans import DEEP_SIZES, INITS, STUDIES, Trial
 from tdi_lib.study.sweep import forecast_config, main, record_study, replay
-from tdi_lib.study.trial import _fit_alone, _prepare, autocorrelation_steps, forecast_trial, run_trial, run_trials
+from tdi_lib.study.trial import (
+    _fit_alone,
+    _load,
+    _prepare,
+    autocorrelation_steps,
+    forecast_trial,
+    run_trial,
+    run_trials,
+)
 from tdi_lib.tdi import compare_features, tdi_init_
 from tdi_lib.training import fit_many
 
@@ -41,10 +50,34 @@ def test_a_trial_repeats_itself_and_inits_are_paired() -> None:
     assert {row["method"] for row in rows.values()} == {rows["lin"]["method"]}  # one yardstick
 
 
+@pytest.fixture
+def padded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trial:
+    """A trial on three classes of sequences of 20 to 64 steps."""
+
+    def read(_: object) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng(0)
+        x = rng.normal(2, 3, (140, 64, 1)).cumsum(axis=1).astype(np.float32)
+        x[np.arange(64) >= rng.integers(20, 65, 140)[:, None]] = np.nan
+        y = np.arange(140) % 3
+        return {
+            "x_train": x[:100],
+            "y_train": y[:100],
+            "x_test": x[100:],
+            "y_test": y[100:],
+            "classes": np.array(list("abc")),
+        }
+
+    made = sets._Spec(sets.Shape(100, 40, 64, 1, 3), ((),), read, "none needed", "none")
+    monkeypatch.setitem(sets._SETS, "padded", made)
+    monkeypatch.setenv("TDI_DATA_DIR", str(tmp_path))
+    _load.cache_clear()
+    return dataclasses.replace(TINY, dataset="padded")
+
+
 @pytest.mark.parametrize("init", ["lin", "tdi"])
-def test_sets_with_padded_sequences_are_trained_too(init: str) -> None:
+def test_sets_with_padded_sequences_are_trained_too(padded: Trial, init: str) -> None:
     """Scaled by what is inside, scored by what is inside; together with others as well."""
-    trial = dataclasses.replace(TINY, dataset="plaid", init=init)
+    trial = dataclasses.replace(padded, init=init)
     row = run_trial(trial)
     # an independent path: weights of a training of our own, every test sequence cut and looked at alone
     again, losses = _prepare(trial), []
@@ -64,12 +97,11 @@ def test_sets_with_padded_sequences_are_trained_too(init: str) -> None:
     assert np.isclose(np.nanmean(x), 0, atol=1e-4) and np.isclose(np.nanstd(x), 1, atol=1e-4)
 
 
-def test_what_padded_sets_cannot_do_is_said() -> None:
-    trial = dataclasses.replace(TINY, dataset="plaid")
+def test_what_padded_sets_cannot_do_is_said(padded: Trial) -> None:
     with pytest.raises(ValueError, match="^trial.pretrain_steps must be 0"):
-        run_trial(dataclasses.replace(trial, pretrain_steps=5))
+        run_trial(dataclasses.replace(padded, pretrain_steps=5))
     with pytest.raises(ValueError, match="^guard must be False"):
-        run_trial(dataclasses.replace(trial, init="guarded"))
+        run_trial(dataclasses.replace(padded, init="guarded"))
 
 
 def test_forecasts_look_at_nothing_but_the_training_part() -> None:

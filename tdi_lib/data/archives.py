@@ -35,13 +35,12 @@ __all__ = [
     "arena_paths",
     "cifar10",
     "dashed_paths",
-    "idx",
+    "fashion",
     "imdb",
     "mnist5k",
     "nested_lists",
     "paper_pairs",
     "prompts",
-    "speech_commands",
     "tones",
     "ucr",
     "ucr_pooled",
@@ -309,29 +308,27 @@ def watch(paths: Sequence[Path]) -> Arrays:
 
 # ---- images -----------------------------------------------------------------------------------------
 
+_CLOTHES = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 
-def idx(classes: Sequence[str]) -> Reader:
+
+def fashion(paths: Sequence[Path]) -> Arrays:
     """MNIST's own format, four gzipped files that begin with their axes; pixels row by row, 0 to 1."""
     stems = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
-
-    def read(paths: Sequence[Path]) -> Arrays:
-        found: dict[str, np.ndarray] = {}
-        for path in paths:
-            for name, contents in _members(path, lambda name: name.endswith("-ubyte.gz")):
-                found[PurePosixPath(name).name.removesuffix("-ubyte.gz")] = _idx(gzip.decompress(contents), name)
-        if missing := [stem for stem in stems if stem not in found]:
-            raise ValueError(f"{paths[0].name} has no member {missing[0]}-ubyte.gz")
-        x, y, x_test, y_test = (found[stem] for stem in stems)
-        return _arrays(_pixels(x), y, _pixels(x_test), y_test, classes)
-
-    return read
+    found: dict[str, np.ndarray] = {}
+    for path in paths:
+        for name, contents in _members(path, lambda name: name.endswith("-ubyte.gz")):
+            found[PurePosixPath(name).name.removesuffix("-ubyte.gz")] = _idx(gzip.decompress(contents), name)
+    if missing := [stem for stem in stems if stem not in found]:
+        raise ValueError(f"{paths[0].name} has no member {missing[0]}-ubyte.gz")
+    x, y, x_test, y_test = (found[stem] for stem in stems)
+    return _arrays(_pixels(x), y, _pixels(x_test), y_test, _CLOTHES)
 
 
 def _idx(contents: bytes, where: str) -> np.ndarray:
     """An IDX file of unsigned bytes: two zeros, type 8, the number of axes, each axis as four bytes, the values."""
     axes = contents[3] if len(contents) > 3 and contents[:3] == b"\0\0\x08" else 0
-    shape = np.frombuffer(contents, ">u4", axes, 4) if 0 < axes <= (len(contents) - 4) // 4 else np.array([], int)
-    values = np.frombuffer(contents, np.uint8, offset=4 + 4 * len(shape)) if len(shape) else np.array([], np.uint8)
+    shape = np.frombuffer(contents[4 : 4 + 4 * axes], ">u4") if len(contents) >= 4 + 4 * axes else np.array([], int)
+    values = np.frombuffer(contents[4 + 4 * axes :], np.uint8)
     if not len(shape) or values.size != np.prod(shape, dtype=np.int64):
         raise ValueError(f"{where} is not an IDX file of unsigned bytes")
     return values.reshape(shape)
@@ -342,28 +339,20 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 _CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of red, green and blue, ITU-R BT.601
 
 
-def cifar10(*, grey: bool) -> Reader:
-    """The binary version: records of a label and 32 x 32 pixels, red, then green, then blue; row by row, 0 to 1."""
-    folder = "cifar-10-batches-bin"
-    names = [f"{folder}/data_batch_{i}.bin" for i in range(1, 6)] + [f"{folder}/test_batch.bin"]
-
-    def read(paths: Sequence[Path]) -> Arrays:
-        contents = _the_members(paths[0], *names)
-        for name, batch in zip(names, contents, strict=True):
-            if not batch or len(batch) % 3073:
-                raise ValueError(f"{name} must hold records of 3073 bytes, got {len(batch)} bytes")
-        parts: list[np.ndarray] = []
-        for batch in (b"".join(contents[:5]), contents[5]):
-            records = np.frombuffer(batch, np.uint8).reshape(-1, 3073)
-            x = np.moveaxis(records[:, 1:].reshape(-1, 3, 1024), 1, 2) / np.float32(255)  # (N L 3)
-            parts += [x @ np.array(_LUMA, np.float32) if grey else x, records[:, 0]]
-        x, y, x_test, y_test = parts
-        return _arrays(x, y, x_test, y_test, _CIFAR10)
-
-    return read
+def cifar10(paths: Sequence[Path]) -> Arrays:
+    """The binary version in grey: records of a label and 32 x 32 pixels, red, then green, then blue; row by row."""
+    names = [f"cifar-10-batches-bin/{stem}.bin" for stem in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")]
+    contents = _the_members(paths[0], *names)
+    for name, batch in zip(names, contents, strict=True):
+        if not batch or len(batch) % 3073:
+            raise ValueError(f"{name} must hold records of 3073 bytes, got {len(batch)} bytes")
+    records = np.frombuffer(b"".join(contents), np.uint8).reshape(-1, 3073)
+    x = np.moveaxis(records[:, 1:].reshape(-1, 3, 1024), 1, 2) / np.float32(255) @ _LUMA  # (N L)
+    n = len(records) - len(contents[-1]) // 3073
+    return _arrays(x[:n], records[:n, 0], x[n:], records[n:, 0], _CIFAR10)
 
 
 # ---- sound ------------------------------------------------------------------------------------------
@@ -406,34 +395,6 @@ def _wave(contents: bytes, where: str, rate: int) -> np.ndarray:
     if form != (1, 2, rate):
         raise ValueError(f"{where} must have 1 channel, 2 bytes a sample, {rate} Hz, got {form}")
     return (samples / np.float32(32768))[:, None].astype(np.float32)
-
-
-_WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
-
-
-def speech_commands(paths: Sequence[Path]) -> Arrays:
-    """Ten words of a second at 16 kHz, padded with NaN at the end, split by speaker as the set's authors list it."""
-    test: set[str] = set()
-    spoken: dict[str, tuple[int, np.ndarray]] = {}
-    wanted = {f"{word}/" for word in _WORDS}
-
-    def needed(name: str) -> bool:
-        return name == "testing_list.txt" or (name.startswith(tuple(wanted)) and name.endswith(".wav"))
-
-    for name, contents in _members(paths[0], needed):
-        if name == "testing_list.txt":
-            test = set(contents.decode().split())
-            continue
-        samples = _wave(contents, name, 16000)[:16000]
-        second = np.full((16000, 1), np.nan, np.float32)
-        second[: len(samples)] = samples
-        spoken[name] = (_WORDS.index(name.split("/")[0]), second)
-    if not test or not spoken:
-        raise ValueError(f"{paths[0].name} has no member testing_list.txt, or no recordings")
-    names = sorted(spoken)
-    x = np.stack([spoken[name][1] for name in names])
-    y = np.array([spoken[name][0] for name in names])
-    return _held_out(x, y, np.array([name in test for name in names]), _WORDS)
 
 
 # ---- text -------------------------------------------------------------------------------------------

