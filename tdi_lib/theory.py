@@ -11,6 +11,7 @@ alike, by evidence, without a look at test data.
 """
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import scipy  # its parts are loaded when they are first used
@@ -32,12 +33,14 @@ __all__ = [
     "evidence_curve",
     "extreme_singular_values",
     "feature_root",
+    "kernel_modes",
     "kernel_spectrum",
     "lanczos_measure",
     "layer_matrix",
     "learning_curve",
     "mean_energy_delay",
     "ridge_path",
+    "simulated_errors",
     "ssm_kernel",
     "toeplitz_matrix",
     "toeplitz_singular_values",
@@ -750,3 +753,95 @@ def evidence_curve(
             best, chosen = evidence, curve
     assert chosen is not None
     return chosen
+
+
+# ---- the same learner, simulated ------------------------------------------------------------------
+
+
+def kernel_modes(gram: ArrayLike, covariance: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    r"""The Mercer modes of :math:`K(u, u') = u^\top G u'` with their eigenfunctions, for inputs of a given covariance.
+
+    Args:
+        gram: G (L, L), symmetric positive semi-definite, such as a :func:`layer_matrix`.
+        covariance: :math:`\Sigma` (L, L) of the inputs; directions that they do not reach are left out.
+
+    Returns:
+        The eigenvalues (R,), descending and scaled to sum to one, and the map M (R, L) that takes a linear target
+        w (L,) to its coefficients. Inputs are ``u = z @ M`` with uncorrelated z (P, R) of variance one; the signs of
+        the rows are fixed, so that every machine draws the same.
+
+    >>> eta, to_modes = kernel_modes(np.diag([3.0, 1.0]), np.eye(2))
+    >>> eta, np.abs(to_modes)
+    (array([0.75, 0.25]), array([[1., 0.],
+           [0., 1.]]))
+    """
+    gram = real_array("gram", gram, ndim=(2,), what="a symmetric matrix (L, L)")
+    covariance = real_array("covariance", covariance, ndim=(2,), what="a symmetric matrix (L, L)")
+    for name, matrix in (("gram", gram), ("covariance", covariance)):
+        if matrix.shape != (len(gram), len(gram)):
+            raise ValueError(f"{name} must be (L, L) with the L of gram, {len(gram)}, got {matrix.shape}")
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > 1e-10 * values[-1]
+    root = vectors[:, kept] * np.sqrt(values[kept])  # (L R)
+    eta, turn = np.linalg.eigh(root.T @ gram @ root)
+    eta, to_modes = np.maximum(eta[::-1], 0), (root @ turn[:, ::-1]).T
+    if not eta.any():
+        raise ValueError("gram must respond to inputs of this covariance: its eigenvalues are all zero")
+    sign = np.sign(to_modes @ np.random.default_rng(0).standard_normal(len(gram)))
+    return eta / eta.sum(), sign[:, None] * to_modes
+
+
+def simulated_errors(
+    problems: Sequence[tuple[np.ndarray, np.ndarray, float]],
+    n_samples: int,
+    n_draws: int,
+    *,
+    generator: np.random.Generator,
+    noise: ArrayLike = 0.0,
+    draw_modes: Callable[[int, int, np.random.Generator], np.ndarray] | None = None,
+) -> list[np.ndarray]:
+    r"""Exact test errors of kernel regression on random training sets: what :func:`learning_curve` predicts.
+
+    Args:
+        problems: (eigenvalues (R,), targets in modes (T, R), ridge) each; all share R and their training sets.
+        n_samples: P.
+        n_draws: training sets D.
+        generator: source of the modes z (P, R) of every training set and, where a noise is not zero, of the labels'.
+        noise: variances of the label noise, one or several (S,). It enters with both signs, so that its cross term
+            with the signal cancels in every draw.
+        draw_modes: called with P, R and the generator for z; standard normal if omitted.
+
+    Returns:
+        Mean squared errors against the noiseless targets (D, T, S), for every problem.
+
+    >>> problem = (np.array([0.75, 0.25]), np.eye(2), 1e-9)
+    >>> (few,), (many,) = (simulated_errors([problem], P, 1, generator=np.random.default_rng(0)) for P in (1, 2))
+    >>> bool(few.max() > 0.1), bool(many.max() < 1e-6)  # two samples find two modes
+    (True, True)
+    """
+    n_samples, n_draws = positive_int("n_samples", n_samples), positive_int("n_draws", n_draws)
+    variances = np.atleast_1d(real_array("noise", noise, ndim=(0, 1), what="variances (S,)"))
+    if (variances < 0).any():
+        raise ValueError(f"noise must be non-negative, got {variances.min()}")
+    n_modes = len(problems[0][0]) if problems else 0
+    if not n_modes or any(len(eta) != n_modes or np.shape(t)[1:] != (n_modes,) for eta, t, _ in problems):
+        raise ValueError("problems must be one or more (eigenvalues (R,), targets (T, R), ridge) of the same R")
+    draw_modes = draw_modes or (lambda P, R, rng: rng.standard_normal((P, R)))
+    results = [np.empty((n_draws, len(t), len(variances))) for _, t, _ in problems]
+    for draw in range(n_draws):
+        z = draw_modes(n_samples, n_modes, generator)  # (P R)
+        labels = generator.standard_normal((n_samples, 1)) if variances.any() else np.zeros((n_samples, 1))
+        gram = z.T @ z if n_modes < n_samples else None
+        for (eta, t, ridge), result in zip(problems, results, strict=True):
+            x, y = z * np.sqrt(eta), np.hstack([z @ t.T, labels])
+            if gram is None:  # the smaller of two systems: as many unknowns as samples, or as modes
+                system, sides = x @ x.T, y
+            else:
+                system, sides = np.sqrt(np.outer(eta, eta)) * gram, x.T @ y
+            system.flat[:: len(system) + 1] += ridge
+            factor = scipy.linalg.cho_factor(system, overwrite_a=True, check_finite=False)
+            alpha = scipy.linalg.cho_solve(factor, sides, check_finite=False)
+            found = np.sqrt(eta)[:, None] * (x.T @ alpha if gram is None else alpha)  # (R T+1)
+            clean = ((found[:, :-1] - t.T) ** 2).sum(0)
+            result[draw] = clean[:, None] + variances * (found[:, -1] @ found[:, -1])
+    return results

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / os.environ.get("NOTEBOOKS", "notebooks")).glob("*.ipynb"))
 CATALOGUE = read_catalogue(ROOT / "book" / "claims.yml")
 KERNEL = {"name": "python3", "display_name": "Python 3"}
-SHOWS = {"claim", "print", "glue", "display", "show", "subplots", "figure"}
+SHOWS = {"claim", "print", "glue", "note", "display", "show", "show_table", "subplots", "figure"}
 MACHINE_PATH = re.compile(r"/(home|root|Users|work|opt|tmp|private)/\w|[A-Z]:\\\\")
 
 
@@ -210,3 +210,37 @@ def test_a_stripped_notebook_is_noticed(kept: str, executed: dict[str, Any]) -> 
     for cell in stripped["cells"]:
         cell.update({"outputs": [], "execution_count": None} | {kept: cell[kept]})
     assert problems(stripped)
+
+
+# ---- Prose with a little code -----------------------------------------------------------------
+
+FOLDED = {"01", "02", "03", "04", "05"}
+"""Chapters that show no more code than a reader needs."""
+CHAPTERS = [path for path in NOTEBOOKS if path.stem[:2] in FOLDED]
+FOLDS = re.compile("hide-(input|cell)|remove-.*")
+
+
+def sources(path: Path, *, folded: bool) -> list[str]:
+    """Its cells of code, with those that the page folds or without."""
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return [
+        "".join(cell["source"])
+        for cell in cells
+        if folded or not any(FOLDS.fullmatch(tag) for tag in cell["metadata"].get("tags", []))
+    ]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_shows_one_screen_of_code(path: Path) -> None:
+    lines = [line for source in sources(path, folded=False) for line in source.splitlines() if line.strip()]
+    assert len(lines) <= 60, "fold set-up, claims, asserts, tables and figures (tag `hide-input`)"
+
+
+def test_no_function_is_defined_in_two_notebooks() -> None:
+    homes: dict[str, set[str]] = {}
+    for path in CHAPTERS:
+        for source in sources(path, folded=True):
+            for node in ast.walk(ast.parse(re.sub(r"(?m)^[%!].*$", "", source))):
+                if isinstance(node, ast.FunctionDef):
+                    homes.setdefault(node.name, set()).add(path.stem)
+    assert {name: chapters for name, chapters in homes.items() if len(chapters) > 1} == {}

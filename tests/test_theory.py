@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tdi_lib.ssm import seeded_ssm
-from tdi_lib.theory import kernel_spectrum, layer_matrix, learning_curve, ssm_kernel, toeplitz_matrix
+from tdi_lib.theory import (
+    kernel_modes,
+    kernel_spectrum,
+    layer_matrix,
+    learning_curve,
+    simulated_errors,
+    ssm_kernel,
+    toeplitz_matrix,
+)
 
 
 @given(st.integers(0, 1000), st.integers(1, 4))
@@ -191,3 +199,80 @@ def test_layer_matrix_is_the_sum_of_dense_products(seed: int, channels: int, tot
 def test_layer_matrix_refuses_inputs_longer_than_the_kernels() -> None:
     with pytest.raises(ValueError, match="length must be at most the kernels' 4, got 5"):
         layer_matrix(np.ones((2, 4)), 5)
+
+
+def correlated(seed: int, length: int) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
+    """A kernel's matrix and an input's covariance, neither of them simple."""
+    rng = np.random.default_rng(seed)
+    kernels = rng.normal(size=(3, length)) * np.exp(-np.arange(length) / 4)
+    return layer_matrix(kernels), np.cov(rng.normal(size=(length, 3 * length))), rng
+
+
+@given(st.integers(0, 1000), st.integers(2, 12))
+@settings(max_examples=30, deadline=None)
+def test_kernel_modes_diagonalise_kernel_and_covariance_at_once(seed: int, length: int) -> None:
+    gram, covariance, rng = correlated(seed, length)
+    eta, to_modes = kernel_modes(gram, covariance)
+    dense = np.sort(np.linalg.eigvals(gram @ covariance).real)[::-1]
+    assert np.allclose(eta, dense / dense.sum())
+    assert np.allclose(to_modes.T @ to_modes, covariance)
+    u = rng.normal(size=(4, length))
+    z = u @ np.linalg.inv(to_modes)
+    assert np.allclose(z * eta @ z.T, u @ gram @ u.T / np.trace(gram @ covariance))
+
+
+def test_kernel_modes_leave_out_what_the_inputs_do_not_reach() -> None:
+    eta, to_modes = kernel_modes(np.eye(3), np.diag([1.0, 3.0, 0.0]))
+    assert np.allclose(eta, [0.75, 0.25])
+    assert to_modes.shape == (2, 3)
+
+
+@pytest.mark.parametrize("n_samples", [5, 30])
+def test_simulated_errors_are_those_of_the_kernel_matrix_written_out(n_samples: int) -> None:
+    gram, covariance, rng = correlated(3, 8)
+    eta, to_modes = kernel_modes(gram, covariance)
+    w, ridge, variance = rng.normal(size=(2, 8)), 1e-2, 0.3
+    problem = (eta, w @ to_modes.T, ridge)
+    quick = simulated_errors([problem], n_samples, 1, noise=[0.0, variance], generator=np.random.default_rng(7))[0][0]
+    draws = np.random.default_rng(7)
+    u = draws.standard_normal((n_samples, 8)) @ to_modes
+    label_noise = np.sqrt(variance) * draws.standard_normal(n_samples)
+    scaled = gram / np.trace(gram @ covariance)
+    for target, errors in zip(w, quick, strict=True):
+        for signs, error in (((0,), errors[0]), ((1, -1), errors[1])):
+            labels = [u @ target + sign * label_noise for sign in signs]
+            found = [scaled @ u.T @ np.linalg.solve(u @ scaled @ u.T + ridge * np.eye(n_samples), y) for y in labels]
+            assert np.isclose(error, np.mean([(f - target) @ covariance @ (f - target) for f in found]))
+
+
+def test_simulated_errors_have_the_mean_that_the_learning_curve_predicts() -> None:
+    eta = np.arange(1.0, 81) ** -1.5
+    target = np.random.default_rng(1).normal(size=(1, 80)) * np.sqrt(eta)
+    drawn = simulated_errors([(eta, target, 0.05)], 40, 400, noise=0.1, generator=np.random.default_rng(2))[0]
+    predicted = learning_curve(eta, target[0] ** 2, 40, ridge=0.05, noise=0.1).error[0]
+    assert np.isclose(drawn.mean(), predicted, rtol=0.05)
+
+
+def test_simulated_errors_take_other_laws_of_the_inputs() -> None:
+    problem = (np.ones(2), np.eye(2), 0.0)
+    laws = {"draw_modes": lambda P, R, rng: np.eye(P, R), "generator": np.random.default_rng(0)}
+    assert np.allclose(simulated_errors([problem], 2, 3, **laws)[0], 0)
+    assert np.allclose(simulated_errors([problem], 1, 3, **laws)[0], [[0], [1]])
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda rng: kernel_modes(np.ones((2, 3)), np.eye(2)), "gram"),
+        (lambda rng: kernel_modes(np.eye(2), np.eye(3)), "covariance"),
+        (lambda rng: kernel_modes(np.zeros((2, 2)), np.eye(2)), "gram"),
+        (lambda rng: simulated_errors([], 3, 1, generator=rng), "problems"),
+        (lambda rng: simulated_errors([(np.ones(2), np.ones((1, 3)), 0.1)], 3, 1, generator=rng), "problems"),
+        (lambda rng: simulated_errors([(np.ones(2), np.eye(2), 0.1)], 0, 1, generator=rng), "n_samples"),
+        (lambda rng: simulated_errors([(np.ones(2), np.eye(2), 0.1)], 3, 0, generator=rng), "n_draws"),
+        (lambda rng: simulated_errors([(np.ones(2), np.eye(2), 0.1)], 3, 1, noise=-1, generator=rng), "noise"),
+    ],
+)
+def test_bad_arguments_of_the_simulation_are_named(call, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name}"):
+        call(np.random.default_rng(0))
