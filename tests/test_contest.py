@@ -10,15 +10,18 @@ from tdi_lib.study.contest import (
     OMEGA,
     Contest,
     band_power,
+    begins_to_pay,
     default_kernels,
     draw_from,
     draw_samples,
+    efficiency_interval,
     forecast_error,
     input_covariance,
     learner,
     matched_kernels,
     prior_spectrum,
     ridge_errors,
+    samples_until,
     spectrum_of,
     stationary_matrix,
 )
@@ -133,3 +136,36 @@ def test_unknown_names_and_missing_truths_are_named(contest: Contest) -> None:
         contest.run(data, "red", ["ideal S4D-Lin"], 0)
     with pytest.raises(ValueError, match="power must be given for 'ideal oracle'"):
         contest.run(data, "red", ["ideal oracle"], 0)
+
+
+def test_repeated_contests_are_contests_one_by_one(contest: Contest) -> None:
+    names, mirrored = ["S4D-Lin", "oracle"], band_power(np.pi - 1.2)
+    rows = contest.repeat("white", band_power(1.2), names, 3, 8, n=24, noise=1.0, oracle_power=mirrored)
+    for draw in range(3):
+        data = draw_samples("white", band_power(1.2), 24, 1.0, np.random.default_rng([0, 8, draw]))
+        for name, row in contest.run(data, "white", names, draw, mirrored).items():
+            np.testing.assert_allclose(rows[name][draw], row)
+    right = contest.repeat("white", band_power(1.2), ["oracle"], 3, 8, n=24, noise=1.0)["oracle"]
+    assert right[:, 0].mean() < rows["oracle"][:, 0].mean()
+
+
+def test_factor_of_errors_that_fall_like_one_over_n() -> None:
+    sizes, rng = np.array([16, 64, 256, 1024]), np.random.default_rng(0)
+    curves = 8 / sizes[:, None] * np.exp(0.2 * rng.standard_normal(12))
+    ours = np.full(12, 8 / 256) * np.exp(0.2 * rng.standard_normal(12))
+    factor, low, high = efficiency_interval(sizes, curves, ours, 64, rng)
+    assert low < factor < high
+    assert factor == pytest.approx(4, rel=0.2)
+    assert list(efficiency_interval(sizes, curves, ours / 100, 64, rng)) == [16, 16, 16]  # the end of the curve
+
+
+def test_where_a_gain_begins_and_where_the_oracle_is_near() -> None:
+    rng, sizes = np.random.default_rng(0), [8, 16, 32, 64]
+    base = [np.exp(0.1 * rng.standard_normal(10)) for _ in sizes]
+    ours = [
+        b * scale * np.exp(0.02 * rng.standard_normal(10)) for b, scale in zip(base, (0.5, 1, 0.8, 0.5), strict=True)
+    ]
+    assert begins_to_pay(sizes, base, ours) == 32  # the gain at 8 does not last
+    assert begins_to_pay(sizes, ours, base) == np.inf
+    assert samples_until(sizes, [1.2, 3.0, 2.0, 1.5], 1.5) == pytest.approx(64)  # 1.2 was before the peak
+    assert 16 < samples_until(sizes, [1.2, 3.0, 2.0, 1.5], 2.5) < 32

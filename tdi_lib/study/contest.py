@@ -12,10 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 import torch
+from numpy.typing import ArrayLike
 
 from tdi_lib.data.synthetic import autocovariance
 from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
 from tdi_lib.ssm import seeded_ssm
+from tdi_lib.study.analysis import paired_difference, sample_efficiency
 from tdi_lib.tdi import match_power_spectrum_
 from tdi_lib.theory import RIDGES, evidence_curve, feature_root, layer_matrix, ridge_path
 
@@ -29,16 +31,19 @@ __all__ = [
     "Contest",
     "Samples",
     "band_power",
+    "begins_to_pay",
     "collect",
     "default_kernels",
     "draw_from",
     "draw_samples",
+    "efficiency_interval",
     "forecast_error",
     "input_covariance",
     "learner",
     "matched_kernels",
     "prior_spectrum",
     "ridge_errors",
+    "samples_until",
     "spectrum_of",
     "stationary_matrix",
 ]
@@ -206,6 +211,32 @@ class Contest:
             self._oracles[key] = learner(matched_kernels(spectrum_of(power, colour), k))
         return self._oracles[key]
 
+    def root(
+        self,
+        name: str,
+        colour: str,
+        k: int,
+        power: np.ndarray | None = None,
+        estimate: TaskSpectrum | None = None,
+    ) -> np.ndarray:
+        """The learner (L, L) of a name, its layer number k; see :meth:`run` for the rest."""
+        if name == "S4D-Lin":
+            return self.defaults[k]
+        if name == "no filter":
+            return np.eye(LENGTH)
+        if name == "flat":
+            return self.flat(colour, k)
+        ideal, _, which = name.rpartition(" ")
+        if ideal not in ("", "ideal") or which not in (*ESTIMATORS, "oracle"):
+            raise ValueError(f"names must be known contestants, got {name!r}")
+        if which == "oracle":
+            if power is None:
+                raise ValueError(f"power must be given for {name!r}")
+            return stationary_matrix(np.sqrt(power)) if ideal else self.oracle(colour, power, k)
+        if estimate is None:
+            raise ValueError(f"estimate must be given for {name!r}")
+        return stationary_matrix(np.sqrt(estimate.power)) if ideal else learner(matched_kernels(estimate, k))
+
     def run(
         self,
         data: Samples,
@@ -228,28 +259,89 @@ class Contest:
         Raises:
             ValueError: naming what nobody knows, or an oracle without a truth.
         """
-        k, roots = draw % LAYERS, dict[str, np.ndarray]()
         spectra: dict[str, TaskSpectrum] = {}
+        results = {}
         for name in names:
-            ideal, _, which = name.rpartition(" ")
+            which = name.rpartition(" ")[2]
             if which in ESTIMATORS and which not in spectra:
                 spectra[which] = estimate_task_spectrum(*(estimate_from or data[:2]), method=which)
-            if name == "S4D-Lin":
-                roots[name] = self.defaults[k]
-            elif name == "no filter":
-                roots[name] = np.eye(LENGTH)
-            elif name == "flat":
-                roots[name] = self.flat(colour, k)
-            elif ideal not in ("", "ideal") or which not in (*ESTIMATORS, "oracle"):
-                raise ValueError(f"names must be known contestants, got {name!r}")
-            elif which in spectra:
-                root = stationary_matrix(np.sqrt(spectra[which].power)) if ideal else None
-                roots[name] = learner(matched_kernels(spectra[which], k)) if root is None else root
-            elif power is None:
-                raise ValueError(f"power must be given for {name!r}")
-            else:
-                roots[name] = stationary_matrix(np.sqrt(power)) if ideal else self.oracle(colour, power, k)
-        return {name: ridge_errors(root, *data, input_covariance(colour)) for name, root in roots.items()}
+            root = self.root(name, colour, draw % LAYERS, power, spectra.get(which))
+            results[name] = ridge_errors(root, *data, input_covariance(colour))
+        return results
+
+    def repeat(
+        self,
+        colour: str,
+        power: np.ndarray,
+        names: Iterable[str],
+        draws: int,
+        key: int,
+        *,
+        n: int = 64,
+        noise: float = 0.3,
+        oracle_power: np.ndarray | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Contests on ``draws`` training sets, number d drawn with the seed (seed, key, d); one row each.
+
+        ``oracle_power`` is what the oracles are matched to, the truth by default.
+        """
+        names, runs = list(names), []
+        for draw in range(draws):
+            data = draw_samples(colour, power, n, noise, np.random.default_rng([self.seed, key, draw]))
+            runs.append(self.run(data, colour, names, draw, power if oracle_power is None else oracle_power))
+        return collect(runs)
+
+
+def efficiency_interval(
+    sizes: np.ndarray,
+    curves: np.ndarray,
+    ours: np.ndarray,
+    at: int,
+    rng: np.random.Generator,
+    resamples: int = 300,
+) -> np.ndarray:
+    """Times as many samples as ``at`` that the base needs for our mean error, with a 95 % interval (3,).
+
+    Training sets are resampled, the base's together at all sizes. Beyond the largest size there is a lower bound only.
+
+    Args:
+        sizes: of the base's training sets (S,).
+        curves: its errors (S, draws).
+        ours: errors with ``at`` samples (draws,).
+    """
+    drawn = [sample_efficiency(sizes, curves.mean(1), ours.mean(), at)]
+    for _ in range(resamples):
+        p, q = (rng.integers(0, count, count) for count in (curves.shape[1], ours.size))
+        drawn.append(sample_efficiency(sizes, curves[:, p].mean(1), ours[q].mean(), at))
+    ends = np.quantile(drawn[1:], [0.025, 0.975], method="nearest")
+    return np.minimum([drawn[0], *ends], sizes[-1] / at)
+
+
+def begins_to_pay(sizes: Sequence[int], base: Sequence[np.ndarray], ours: Sequence[np.ndarray]) -> float:
+    """The size from which on our errors are below the base's, 95 % intervals of the logarithms included; else inf.
+
+    >>> base, noise = np.full(8, 1.0), np.linspace(-0.1, 0.1, 8)
+    >>> begins_to_pay([8, 16, 32], [base] * 3, [base + noise, base / 2 + noise, base / 4 + noise])
+    16
+    """
+    begin = np.inf
+    for size, theirs, errors in zip(reversed(sizes), reversed(base), reversed(ours), strict=True):
+        if paired_difference(np.log(theirs), np.log(errors)).high >= 0:
+            break
+        begin = size
+    return begin
+
+
+def samples_until(sizes: Sequence[int], ratio: ArrayLike, condition: float) -> float:
+    """Where, in log P, a ratio of errors that has passed its peak has come down to a condition.
+
+    >>> round(samples_until([8, 16, 32, 64], [2.0, 4.0, 2.0, 1.0], 2.0))
+    32
+    """
+    excess = np.log(ratio)
+    peak = int(np.argmax(excess))
+    lowest = np.minimum.accumulate(excess[peak:])
+    return float(np.exp(np.interp(-np.log(condition), -lowest, np.log(sizes[peak:]))))
 
 
 def collect(runs: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
