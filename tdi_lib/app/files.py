@@ -139,14 +139,7 @@ def read(
     if target is not None and target_file is not None:
         raise ValueError("target must not be given beside target_file")
     file = _File(path, max_bytes)
-    for name, given, kinds in (
-        ("target", target is not None, ("text", "parquet", "arrow", "npz")),
-        ("drop", len(drop) > 0, ("text", "parquet", "arrow")),
-        ("header", header is not None, ("text",)),
-    ):
-        if given and file.format not in kinds:
-            endings = ", ".join(ending for ending, kind in FORMATS.items() if kind in kinds)
-            raise file.error(f"{name} does not apply to {file.path.suffix.lower()} files, only to {endings}")
+    _refuse_what_does_not_apply(file, target=target is not None, drop=len(drop) > 0, header=header is not None)
     needs_target = target_file is None
     notes: list[str] = []
     raw: Any
@@ -182,6 +175,20 @@ def read(
     elif y is not None:
         notes.append("a real target" if y.ndim == 1 else f"{y.shape[1]} real targets")
     return Samples(x, y, lengths, classes, "; ".join(notes))
+
+
+_APPLIES = {
+    "target": ("text", "parquet", "arrow", "npz"),
+    "drop": ("text", "parquet", "arrow"),
+    "header": ("text",),
+}
+
+
+def _refuse_what_does_not_apply(file: _File, **given: bool) -> None:
+    for name, kinds in _APPLIES.items():
+        if given[name] and file.format not in kinds:
+            endings = ", ".join(ending for ending, kind in FORMATS.items() if kind in kinds)
+            raise file.error(f"{name} does not apply to {file.path.suffix.lower()} files, only to {endings}")
 
 
 def _library(name: str) -> Any:
