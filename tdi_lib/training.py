@@ -47,15 +47,17 @@ class FitResult:
 
     Attributes:
         history: one row per evaluation with ``step``, ``train_loss`` and ``val_loss``.
-        best_step: step of the best validation loss.
+        best_step: step of the best validation loss; 0 if no step lowered it.
         best_val_loss: that loss.
         seconds: wall time; of models that were trained at once, this one's share of it.
+        start_val_loss: validation loss before the first step.
     """
 
     history: list[dict[str, float]]
     best_step: int
     best_val_loss: float
     seconds: float
+    start_val_loss: float
 
 
 def fit(
@@ -229,7 +231,8 @@ def _train(
     device, home = torch.device(device), [next(model.parameters()).device for model in models]
     train, validation = _Pool(train_sets, "x", device), _Pool(val_sets, "x_val", device)
     team = (_Alone if len(models) == 1 else _Stack)(models, device, options.optimiser)
-    runs = [_Run(team.weights(place)) for place in range(len(models))]
+    starts = team.losses(validation, list(range(len(models)))).tolist()
+    runs = [_Run(team.weights(place), value) for place, value in enumerate(starts)]
     batches = [_endless_batches(size, options.batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
     alive = list(range(len(models)))  # which models the team holds, in its order
     n_epochs = math.ceil(options.max_steps / every)
@@ -284,11 +287,16 @@ class _Run:
     """One model's record while it trains, and its best weights, at first those that it began with."""
 
     best: dict[str, Tensor]
+    start_loss: float  # a candidate like any other: training must not lose a closed form that it began with
     rows: list[dict[str, float]] = dataclasses.field(default_factory=list)
     best_loss: float = math.inf
     best_step: int = 0
     waited: int = 0
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        if math.isfinite(self.start_loss):
+            self.best_loss = self.start_loss
 
     def note(self, step: int, train_loss: float, val_loss: float) -> bool:
         """Add an evaluation; whether it is the best so far."""
@@ -301,11 +309,11 @@ class _Run:
 
     def result(self, model: SequenceModel, rest: float, options: _Options) -> FitResult | FloatingPointError:
         model.load_state_dict(self.best)
-        if self.best_step == 0:
+        if not any(math.isfinite(row["val_loss"]) for row in self.rows):
             rates = f"lr={options.lr}, ssm_lr={options.ssm_lr}"
             return FloatingPointError(f"no finite validation loss with {rates}: training diverged")
         model.eval()
-        return FitResult(self.rows, self.best_step, self.best_loss, self.seconds + rest)
+        return FitResult(self.rows, self.best_step, self.best_loss, self.seconds + rest, self.start_loss)
 
 
 class _Pool:

@@ -184,7 +184,7 @@ _APPLIES = {
 }
 
 
-def _refuse_what_does_not_apply(file: _File, **given: bool) -> None:
+def _refuse_what_does_not_apply(file: "_File", **given: bool) -> None:
     for name, kinds in _APPLIES.items():
         if given[name] and file.format not in kinds:
             endings = ", ".join(ending for ending, kind in FORMATS.items() if kind in kinds)
