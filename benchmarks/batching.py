@@ -83,7 +83,7 @@ if __name__ == "__main__":
     cuda = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description="Trials per hour, one by one and at once.")
     parser.add_argument("--together", type=int, nargs="+", default=[16, 64, 256] if cuda else [8])
-    parser.add_argument("--steps", type=int, default=200 if cuda else 50, help="optimiser steps of a trial")
+    parser.add_argument("--steps", type=int, default=200 if cuda else 50, help="optimizer steps of a trial")
     parser.add_argument("--repeats", type=int, default=5 if cuda else 3)
     parser.add_argument("--file", type=Path, help="Parquet file for the record; on the screen only if omitted")
     options = parser.parse_args()

@@ -21,7 +21,7 @@ H, PAIRS = 128, 32
 
 
 def direct(ssm: DiagonalSSM, length: int) -> torch.Tensor:
-    log_a, b = ssm.discretise()
+    log_a, b = ssm.discretize()
     powers = torch.exp(log_a[:, :, None] * torch.arange(length, dtype=ssm.log_dt.dtype))  # (H N L)
     return 2 * torch.einsum("hn,hnl->hl", ssm.C * b, powers).real
 

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from tdi_lib import theory
 from tdi_lib.records import provenance
-from tdi_lib.ssm import INITIALISATIONS, seeded_ssm
+from tdi_lib.ssm import INITIALIZATIONS, seeded_ssm
 from tdi_lib.theory import kernel_spectrum
 
 # length: (steps, state sizes, channels)
@@ -47,7 +47,7 @@ def dense_rows() -> pd.DataFrame:
     cases = [
         (length, init, dt, d)
         for length, (dts, ds, _) in DENSE.items()
-        for init in INITIALISATIONS
+        for init in INITIALIZATIONS
         for dt in dts
         for d in ds
     ]

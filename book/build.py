@@ -148,7 +148,7 @@ def output_key(notebook: dict[str, Any]) -> str:
     return digest([(c.get("execution_count"), c.get("outputs")) for c in code_cells(notebook)])
 
 
-def normalise(notebook: dict[str, Any]) -> dict[str, Any]:
+def normalize(notebook: dict[str, Any]) -> dict[str, Any]:
     """Drop what differs from run to run, so that the same numbers give the same bytes."""
     notebook["metadata"].pop("papermill", None)
     notebook["metadata"].get("language_info", {}).pop("version", None)
@@ -214,7 +214,7 @@ def execute(source: Path, target: Path, profile: str, scratch: Path) -> float:
             f"{source.name}: cell {error.exec_count} raised {error.ename}: {error.evalue}\n\n"
             f"{error.source}\n\n{source} is as it was; the failed copy is {copy}"
         ) from None
-    write(target, normalise(read(copy)))
+    write(target, normalize(read(copy)))
     copy.unlink()
     return time.monotonic() - started
 

@@ -1,4 +1,4 @@
-"""Task-dependent initialisation of state space models: estimate a task's spectrum, match |H|^2 to it, then train."""
+"""Task-dependent initialization of state space models: estimate a task's spectrum, match |H|^2 to it, then train."""
 
 import importlib
 from typing import TYPE_CHECKING, Any

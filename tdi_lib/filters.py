@@ -10,7 +10,7 @@ kinds, each a small protocol that any module can meet by itself:
 A pole stands for a conjugate pair throughout. A layer that takes the real part of a sum over modes *without* the
 factor two, as LRU and s5-pytorch do, has half of what it stores as its gains: the adapters convert.
 
-:func:`find_ssms` recognises, by the names of their parameters, the S4D layer of the original S4 code (arXiv
+:func:`find_ssms` recognizes, by the names of their parameters, the S4D layer of the original S4 code (arXiv
 2206.11893), S5 of the package s5-pytorch (arXiv 2208.04933) and layers written after the LRU's paper (arXiv
 2303.06349).
 
@@ -138,9 +138,9 @@ class S4DAdapter:
 class S5Adapter:
     r"""``S5SSM`` of the package s5-pytorch: ``Lambda``, ``log_step`` (N), ``B`` (N, D, 2), ``C`` (H, N), complex.
 
-    It takes the real part of the sum over all N modes, once: at its own initialisation the modes come in conjugate
+    It takes the real part of the sum over all N modes, once: at its own initialization the modes come in conjugate
     pairs, but nothing ties them. (The original in JAX with ``conj_sym`` keeps one of each pair and takes twice the real
-    part.) Both of its discretisations; with ``bidir`` ``C`` is (H, 2N). The steps are kept.
+    part.) Both of its discretizations; with ``bidir`` ``C`` is (H, 2N). The steps are kept.
     """
 
     module: Any
@@ -208,7 +208,7 @@ class LRUAdapter:
 
     :math:`\lambda = \exp(-e^{\nu} + i e^{\theta})`, inputs scaled by :math:`e^{\gamma}`, the real part taken once. A
     frequency is stored as its logarithm: a negative one is turned to its mirror image, which the real part cannot
-    tell apart, and one at zero is put at 1e-4 rad/sample. :math:`\gamma` is set to the paper's normalisation,
+    tell apart, and one at zero is put at 1e-4 rad/sample. :math:`\gamma` is set to the paper's normalization,
     :math:`\tfrac12\log(1 - |\lambda|^2)`.
     """
 
@@ -475,18 +475,18 @@ def output_covariance(log_poles: np.ndarray, input_power: np.ndarray) -> np.ndar
 
 @by_blocks
 def focused_weights(
-    log_poles: np.ndarray, centres: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
+    log_poles: np.ndarray, centers: np.ndarray, phases: np.ndarray, *, input_power: np.ndarray
 ) -> np.ndarray:
-    r"""Residues c (H, N) that listen at a channel's centre and to nothing louder.
+    r"""Residues c (H, N) that listen at a channel's center and to nothing louder.
 
     Among all weights on the given poles, take those with the least output power :math:`c^\top R c` on the task's input
-    (:func:`output_covariance`) for a unit response of a given phase at the centre. That is Capon's minimum-variance
+    (:func:`output_covariance`) for a unit response of a given phase at the center. That is Capon's minimum-variance
     filter, :math:`c \propto R^{-1} \nabla_c \mathrm{Re}(e^{-i\theta} H(\omega_c))`, scaled to unit output power.
     """
     covariance = output_covariance(log_poles, input_power)
     turn = np.exp(-1j * phases)[:, None]
-    direct = -turn / np.expm1(log_poles - 1j * centres[:, None])  # (H N)
-    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centres[:, None])
+    direct = -turn / np.expm1(log_poles - 1j * centers[:, None])  # (H N)
+    mirrored = -turn / np.expm1(log_poles.conj() - 1j * centers[:, None])
     wanted = np.concatenate([(direct + mirrored).real, (mirrored - direct).imag], axis=1)  # (H 2N)
     size = covariance.shape[-1]
     loading = _LOADING * np.trace(covariance, axis1=1, axis2=2) / size

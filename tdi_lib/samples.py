@@ -204,8 +204,8 @@ def check_classes(classes: list[Any], n_samples: int) -> None:
         )
 
 
-def standardise_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
-    """Standardised targets (P, K); class labels become one column per class."""
+def standardize_targets(y: ArrayLike, n_samples: int) -> np.ndarray:
+    """Standardized targets (P, K); class labels become one column per class."""
     target, labels = read_targets(y, n_samples)
     if labels:
         classes, codes = np.unique(target, return_inverse=True)
@@ -224,7 +224,7 @@ class CheckedSamples:
     Attributes:
         inputs: sequences (P, L, D), continued by their own mean where they end before the longest.
         ends: where they end (P,); None if all are whole.
-        targets: standardised targets (P, K), one column per class.
+        targets: standardized targets (P, K), one column per class.
     """
 
     inputs: np.ndarray
@@ -239,7 +239,7 @@ class CheckedSamples:
             TypeError, ValueError: naming the argument.
         """
         samples = cls.without_targets(x, lengths)
-        return dataclasses.replace(samples, targets=standardise_targets(y, len(samples)))
+        return dataclasses.replace(samples, targets=standardize_targets(y, len(samples)))
 
     @classmethod
     def without_targets(cls, x: ArrayLike, lengths: ArrayLike | None = None) -> "CheckedSamples":

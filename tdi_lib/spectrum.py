@@ -142,7 +142,7 @@ def estimate_task_spectrum(
         y: real targets (P,) or (P, K); class labels (P,), non-negative integers or strings, at least two classes; or
             several labels at once (P, K), integers that are 0 or 1. The methods ``input`` and ``flat`` do not look at
             it and may go without. A real target for every step (P, L) is L targets, each a functional of the sequence.
-        method: with :math:`\hat c` the cross-spectrum with the standardised target and
+        method: with :math:`\hat c` the cross-spectrum with the standardized target and
             :math:`\gamma^2 = |\hat c|^2 / S_u` the coherence,
 
             - ``input``: :math:`|H|^2 = S_u`, the input's own spectrum;
@@ -158,7 +158,7 @@ def estimate_task_spectrum(
             - ``flat``: :math:`1/S_u`, every frequency alike: the task-agnostic baseline, blind to ``y``;
             - ``auto``: ``evidence`` or ``discriminative``, whichever order has the larger evidence
               (:func:`order_evidence`).
-        smoothing: width of the (Hann-weighted) average over frequency, in DFT bins; odd widths stay centred.
+        smoothing: width of the (Hann-weighted) average over frequency, in DFT bins; odd widths stay centered.
             First-order spectra are smoothed this way, as :math:`|\hat c|^2`, and not by tapers or Welch's segments:
             a taper would change the functional, :math:`\sum_t w_t u_t` into :math:`\sum_t w_t h_t u_t`, and a segment
             would lose all of it that lies outside.
@@ -216,8 +216,8 @@ def _estimate(samples: CheckedSamples, method: str, smoothing: int, floor: float
         else:
             eta = s_u**2 if method == "input" else np.ones_like(s_u)
     else:  # statements about a linear functional of the sequence as it is
-        centred, length = inputs - inputs.mean(axis=0), inputs.shape[1]
-        spectra = np.fft.rfft(centred, n=length + length % 2, axis=1) / math.sqrt(length)  # (P F D)
+        centered, length = inputs - inputs.mean(axis=0), inputs.shape[1]
+        spectra = np.fft.rfft(centered, n=length + length % 2, axis=1) / math.sqrt(length)  # (P F D)
         s_u = positive(smooth((np.abs(spectra) ** 2).mean(axis=0)))  # (F D)
         cross = np.tensordot(spectra.conj(), target, axes=(0, 0)) / n_samples  # (F D K)
         eta = first_order_importance(method, s_u, cross, n_samples, smooth)
@@ -352,7 +352,7 @@ def _empirical_bayes(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray
         y \sim N(0, S), \quad S = \sum_j \eta_j x_j x_j^\top + r I, \quad
         \log \eta_j = \beta \log S_u(\omega_j) + \sum_k b_k \cos k\omega_j .
 
-    The tilt :math:`\beta \sim N(-\frac12, 1)` reaches from white output (-1) over white :math:`|H|^2` (0) to the colour
+    The tilt :math:`\beta \sim N(-\frac12, 1)` reaches from white output (-1) over white :math:`|H|^2` (0) to the color
     of the input (1). The cosines, :math:`b_k \sim N(0, v_k)` and :math:`v_k \propto e^{-(k\ell)^2/2}`, are a Gaussian
     process over frequency, smooth on the scale :math:`\ell`. For each :math:`\ell` of ``_SMOOTHNESS`` Fisher scoring
     finds the most probable :math:`\log\eta` and Laplace's method its evidence; the answer is their average, weighted by
@@ -502,8 +502,8 @@ class _Problem:
 def order_evidence(x: ArrayLike, y: ArrayLike, *, lengths: ArrayLike | None = None) -> tuple[float, float]:
     """Log evidence per sample of a first-order and of a second-order description of the task, in nats.
 
-    Two Gaussian processes explain the standardised targets: one linear in the sequence, one linear in its
-    standardised log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
+    Two Gaussian processes explain the standardized targets: one linear in the sequence, one linear in its
+    standardized log-periodogram. Neither looks at ``y`` before the evidence is taken, so the comparison is fair; scale
     and noise are set by maximum likelihood. At most 400 samples are used, evenly spaced in the order of their targets.
     """
     return evidence_of_both(CheckedSamples.of(x, y, lengths))
@@ -525,15 +525,15 @@ def better_order(samples: CheckedSamples) -> str:
 def evidence_of_orders(
     inputs: np.ndarray, targets: np.ndarray, ends: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """:func:`order_evidence` of inputs (P, L, D) for several sets of standardised targets (R, P, K): two of (R,)."""
+    """:func:`order_evidence` of inputs (P, L, D) for several sets of standardized targets (R, P, K): two of (R,)."""
     flat = lambda a: a.reshape(len(a), -1)  # noqa: E731
-    standardise = lambda a: (a - a.mean(0)) / np.maximum(a.std(0), 1e-12)  # noqa: E731
+    standardize = lambda a: (a - a.mean(0)) / np.maximum(a.std(0), 1e-12)  # noqa: E731
     linear = inputs - inputs.mean(axis=0)
     spectra = np.fft.rfft(linear, axis=1)
     white = spectra / np.sqrt(positive((np.abs(spectra) ** 2).mean(axis=0)))
     candidates = [flat(linear), flat(np.concatenate([white.real, white.imag], axis=1))]
     first = np.max([_evidence(features @ features.T, targets) for features in candidates], axis=0)
-    logs = flat(standardise(np.log(periodograms(inputs, ends))))
+    logs = flat(standardize(np.log(periodograms(inputs, ends))))
     return first, _evidence(logs @ logs.T, targets)
 
 
@@ -579,9 +579,9 @@ def _f_statistic(features: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, 
     basis, singular, _ = np.linalg.svd(target, full_matrices=False)
     basis = basis[:, singular > 1e-8 * singular[0]]  # one-hot columns sum to a constant
     between_df = basis.shape[1]
-    centred = features - features.mean(axis=0)
-    between = (np.tensordot(basis, centred, axes=(0, 0)) ** 2).sum(axis=0)
-    return f_ratio(between, (centred**2).sum(axis=0) - between, between_df, n_samples)
+    centered = features - features.mean(axis=0)
+    between = (np.tensordot(basis, centered, axes=(0, 0)) ** 2).sum(axis=0)
+    return f_ratio(between, (centered**2).sum(axis=0) - between, between_df, n_samples)
 
 
 def f_ratio(between: np.ndarray, within: np.ndarray, between_df: int, n_samples: int) -> tuple[np.ndarray, float]:

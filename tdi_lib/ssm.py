@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tdi_lib.samples import one_of, positive_int, real_number, real_tensor
 
 __all__ = [
-    "INITIALISATIONS",
+    "INITIALIZATIONS",
     "DiagonalSSM",
     "S4DLayer",
     "SequenceModel",
@@ -112,7 +112,7 @@ def poles_dfout(d_model: int, n_pairs: int, xi: np.ndarray) -> np.ndarray:
     return -xi[:, None] / 2 + 1j * phase
 
 
-INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
+INITIALIZATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
     "lin": poles_lin,
     "inv": poles_inv,
     "legs": poles_legs,
@@ -120,7 +120,7 @@ INITIALISATIONS: dict[str, Callable[[int], np.ndarray] | None] = {
     "dfout": None,  # placed in discrete time, channel by channel
     "scaled": poles_scaled,
 }
-"""Named initialisations: each gives the continuous-time poles of one channel from the number of pairs."""
+"""Named initializations: each gives the continuous-time poles of one channel from the number of pairs."""
 
 
 # A rule is the map from Delta A to log a, and its inverse; b = B (a - 1)/A under all three.
@@ -157,7 +157,7 @@ class DiagonalSSM(nn.Module):
             continuous-time poles (N,) or (H, N), complex with negative real parts.
         dt_min, dt_max: the step is log-uniform on this range, one per channel. (``dfout`` uses a unit step, draws
             its decays :math:`\xi` on [1e-3, 1e-1] instead and places the same discrete poles under every rule.)
-        discretisation: how a step is taken. ``zoh`` (input held constant, then exact), ``bilinear`` (Tustin: the
+        discretization: how a step is taken. ``zoh`` (input held constant, then exact), ``bilinear`` (Tustin: the
             trapezoidal rule, as in S4, arXiv 2111.00396) or ``euler`` (forward Euler):
 
             .. math:: a = e^{\Delta A}, \qquad a = \frac{1 + \Delta A/2}{1 - \Delta A/2}, \qquad a = 1 + \Delta A,
@@ -167,7 +167,7 @@ class DiagonalSSM(nn.Module):
 
     Raises:
         TypeError, ValueError: naming the argument, for odd or non-positive sizes, an empty step range, an unknown
-            ``init`` or ``discretisation``, poles of the wrong shape or outside the left half plane, or Euler steps
+            ``init`` or ``discretization``, poles of the wrong shape or outside the left half plane, or Euler steps
             that are too long: :math:`|a| < 1` only for :math:`\Delta < 2|\mathrm{Re}\,A|/|A|^2`.
 
     Every entry of ``C`` is standard complex normal and ``B`` is one (arXiv 2206.11893).
@@ -188,7 +188,7 @@ class DiagonalSSM(nn.Module):
         init: str | Callable[[int], np.ndarray] = "lin",
         dt_min: float = 1e-3,
         dt_max: float = 1e-1,
-        discretisation: str = "zoh",
+        discretization: str = "zoh",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -202,14 +202,14 @@ class DiagonalSSM(nn.Module):
         if low > high:
             raise ValueError(f"dt_min must not exceed dt_max, got {dt_min} > {dt_max}")
 
-        self.discretisation = one_of("discretisation", discretisation, tuple(_RULES))
+        self.discretization = one_of("discretization", discretization, tuple(_RULES))
 
         uniform = torch.rand(self.d_model, generator=generator)
         log_dt = uniform * (math.log(high) - math.log(low)) + math.log(low)  # (H)
         if init == "dfout":
             xi = torch.exp(uniform * math.log(100.0) + math.log(1e-3)).double().numpy()
             log_poles = torch.as_tensor(poles_dfout(self.d_model, n_pairs, xi))
-            poles, log_dt = _RULES[discretisation][1](log_poles).numpy(), torch.zeros(self.d_model)
+            poles, log_dt = _RULES[discretization][1](log_poles).numpy(), torch.zeros(self.d_model)
         else:
             poles = self._poles(init, n_pairs)
         poles = np.broadcast_to(poles, (self.d_model, n_pairs))
@@ -228,7 +228,7 @@ class DiagonalSSM(nn.Module):
 
     def _poles(self, init: Any, n_pairs: int) -> np.ndarray:
         if not callable(init):
-            init = INITIALISATIONS[one_of("init", init, tuple(INITIALISATIONS))]
+            init = INITIALIZATIONS[one_of("init", init, tuple(INITIALIZATIONS))]
         poles = np.asarray(init(n_pairs))
         if poles.shape not in {(n_pairs,), (self.d_model, n_pairs)}:
             raise ValueError(
@@ -245,7 +245,7 @@ class DiagonalSSM(nn.Module):
         if bad.any():
             first = tuple(bad.nonzero()[0])
             raise ValueError(
-                f"discretisation must keep all poles in 0 < |a| < 1, but {self.discretisation!r} puts "
+                f"discretization must keep all poles in 0 < |a| < 1, but {self.discretization!r} puts "
                 f"{int(bad.sum())} of {bad.numel()} outside, first A = {self.A[first].item():.4g} at "
                 f"dt = {self.dt[first[0]].item():.4g} with |a| = {growth[first].exp().item():.4g}: keep dt_max below "
                 f"2|Re A|/|A|^2, here {(-2 * self.A.real / self.A.abs() ** 2).min().item():.4g}, or use 'zoh'"
@@ -277,9 +277,9 @@ class DiagonalSSM(nn.Module):
 
         Under ``zoh`` it is :math:`\Delta A`, whose frequency is not wrapped and may lie beyond :math:`\pi`.
         """
-        return _RULES[self.discretisation][0](self.dt[:, None] * self.A)
+        return _RULES[self.discretization][0](self.dt[:, None] * self.A)
 
-    def discretise(self) -> tuple[Complex[Tensor, "H N"], Complex[Tensor, "H N"]]:
+    def discretize(self) -> tuple[Complex[Tensor, "H N"], Complex[Tensor, "H N"]]:
         r"""Log-poles :math:`\log a` and input weights :math:`b = B\,(a - 1)/A`, both (H, N)."""
         log_a = self.log_poles
         # expm1, not exp - 1: for small steps the difference would lose half of the digits
@@ -288,7 +288,7 @@ class DiagonalSSM(nn.Module):
     @property
     def residues(self) -> Complex[Tensor, "H N"]:
         r"""Residues :math:`c = C b`: the kernel is :math:`2\,\mathrm{Re}\sum_n c_n a_n^l`."""
-        return self.C * self.discretise()[1]
+        return self.C * self.discretize()[1]
 
     def kernel(self, length: int) -> Float[Tensor, "H L"]:
         r"""Impulse response :math:`k_0 .. k_{L-1}` of every channel.
@@ -298,13 +298,13 @@ class DiagonalSSM(nn.Module):
         Memory O(H N sqrt(L) + H L).
 
         >>> ssm = DiagonalSSM(1, 2).double()
-        >>> log_a, b = ssm.discretise()
+        >>> log_a, b = ssm.discretize()
         >>> direct = 2 * (ssm.C * b * (7 * log_a).exp()).real.item()
         >>> abs(ssm.kernel(10)[0, 7].item() / direct - 1) < 1e-12
         True
         """
         length = positive_int("length", length)
-        c = 2 * self.C * self.discretise()[1]
+        c = 2 * self.C * self.discretize()[1]
         inner = math.isqrt(length - 1) + 1  # M
         outer = -(-length // inner)  # Q, with Q M >= L
         fine = self._powers(1, inner)  # (H 2N M)
@@ -326,7 +326,7 @@ class DiagonalSSM(nn.Module):
         wide = dtype if self.log_dt.device.type == "mps" else torch.float64
         steps = stride * torch.arange(count, dtype=wide, device=self.log_dt.device)
         dt = self.log_dt.to(wide).exp()[:, None]
-        log_a = _RULES[self.discretisation][0](torch.complex(-dt * self.log_A_real.to(wide).exp(), dt * self.A_imag))
+        log_a = _RULES[self.discretization][0](torch.complex(-dt * self.log_A_real.to(wide).exp(), dt * self.A_imag))
         phase = torch.remainder(log_a.imag[:, :, None] * steps, 2 * math.pi).to(dtype)
         decay = log_a.real.to(dtype)
         magnitude = torch.exp(decay[:, :, None] * steps.to(dtype))  # (H N K)
@@ -345,7 +345,7 @@ class DiagonalSSM(nn.Module):
         if not isinstance(omega, Tensor) or omega.ndim != 1 or omega.is_complex():
             got = f"{tuple(omega.shape)} {omega.dtype}" if isinstance(omega, Tensor) else type(omega).__name__
             raise TypeError(f"omega must be a real tensor of shape (F,) in rad/sample, got {got}")
-        log_a, b = self.discretise()
+        log_a, b = self.discretize()
         c = self.C * b
         shift = 1j * omega.to(log_a.device, self.log_dt.dtype)  # (F)
         total = torch.zeros((), dtype=c.dtype, device=c.device)
@@ -374,7 +374,7 @@ class DiagonalSSM(nn.Module):
         if state.shape != (len(input), *self.C.shape):
             expected = (len(input), *self.C.shape)
             raise ValueError(f"state must have shape {expected} (see initial_state), got {tuple(state.shape)}")
-        log_a, b = self.discretise()
+        log_a, b = self.discretize()
         state = log_a.exp() * state + b * input[:, :, None]  # (B H N)
         return state, 2 * (self.C * state).sum(-1).real
 
@@ -394,7 +394,7 @@ class DiagonalSSM(nn.Module):
         True
         """
         log_poles = log_poles.to(self.log_dt.device)
-        a = _RULES[self.discretisation][1](log_poles) / self.dt[:, None]
+        a = _RULES[self.discretization][1](log_poles) / self.dt[:, None]
         c = residues.to(self.log_dt.device) / (self.B * torch.expm1(log_poles) / a)
         self.log_A_real.copy_((-a.real).log())
         self.A_imag.copy_(a.imag)
@@ -685,7 +685,7 @@ class SequenceModel(nn.Module):
         return self.decoder(h)
 
     def parameter_groups(self, lr: float, ssm_lr: float = 1e-3, weight_decay: float = 0.01) -> list[dict[str, Any]]:
-        """Groups for any torch optimiser, as S4 trains: poles and steps slowly and never decayed.
+        """Groups for any torch optimizer, as S4 trains: poles and steps slowly and never decayed.
 
         Three groups: weight matrices (``lr``, decayed), biases, norms, C and D (``lr``, not decayed), and the SSMs'
         A and dt (``min(lr, ssm_lr)``, not decayed).

@@ -219,7 +219,7 @@ class SpectrumAccumulator:
         if self._kept is None or self._moments is None:
             raise ValueError(f"reservoir must be positive for method {method!r}, got 0")
         kept = self._kept.in_order()
-        target = self._moments.standardise(kept.targets)
+        target = self._moments.standardize(kept.targets)
         if len(target) < self.n_samples:
             target = target - target.mean(axis=0)
         return CheckedSamples(kept.inputs, None if (kept.ends == self.length).all() else kept.ends, target)
@@ -276,7 +276,7 @@ def _keys(seed: int, stream: int, places: np.ndarray) -> np.ndarray:
 def _tapered(u: np.ndarray, inputs: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """The sequences' :func:`~tdi_lib.spectrum.periodograms`, from their DFTs (P, F, D) where that is enough.
 
-    A Hann taper is a sum of three exponentials: its spectrum is an average over three neighbours.
+    A Hann taper is a sum of three exponentials: its spectrum is an average over three neighbors.
     """
     length = inputs.shape[1]
     if length % 2 or (ends < length).any():
@@ -448,8 +448,8 @@ class _Moments:
         ordered = [self.classes[label] for label in sorted(self.classes)]
         counts = np.array([each.count for each in ordered])
         dfts, logs = (np.array([getattr(each, name) for each in ordered]) for name in ("dft", "log"))
-        centre = lambda means: means - np.tensordot(counts / counts.sum(), means, axes=(0, 0))  # noqa: E731
-        return counts, centre(dfts), centre(logs)
+        center = lambda means: means - np.tensordot(counts / counts.sum(), means, axes=(0, 0))  # noqa: E731
+        return counts, center(dfts), center(logs)
 
     def spectral_power(self) -> np.ndarray:
         """Mean power of the DFT (F, D), less the mean sequence."""
@@ -457,7 +457,7 @@ class _Moments:
         return (self.within_u + np.tensordot(counts, np.abs(dfts) ** 2, axes=(0, 0))) / counts.sum()
 
     def cross_spectrum(self) -> np.ndarray:
-        """With every standardised target (F, D, K)."""
+        """With every standardized target (F, D, K)."""
         if self.kind[0] == "real":
             return self.uy / (self.count * self._spread())
         counts, dfts, _ = self._by_class()
@@ -480,7 +480,7 @@ class _Moments:
         """Standard deviations of real targets (K)."""
         return np.sqrt(np.diag(self.yy) / self.count)
 
-    def standardise(self, targets: np.ndarray) -> np.ndarray:
+    def standardize(self, targets: np.ndarray) -> np.ndarray:
         """Some of the targets (P, K), with the mean and spread of all."""
         if self.kind[0] == "real":
             return (targets - self.mean_y) / self._spread()

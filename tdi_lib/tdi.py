@@ -86,7 +86,7 @@ __all__ = [
 
 
 _PLACED: tuple[str, ...] = ("log_A_real", "A_imag", "C_real_imag")
-_N_CENTRES = 128
+_N_CENTERS = 128
 _CLUSTER = 2  # poles of one filter where all modes are shared: more make it sharper and leave fewer filters
 
 
@@ -155,12 +155,12 @@ def match_power_spectrum_(
 ) -> MatchReport:
     r"""Set ``ssm``'s poles and output weights in place so that the layer's importance follows ``spectrum``'s.
 
-    ``nnls``, closed form: a channel is a narrow filter around a centre :math:`\omega_c`: its poles are drawn within
+    ``nnls``, closed form: a channel is a narrow filter around a center :math:`\omega_c`: its poles are drawn within
     ``spread`` rad of it with one ``decay``, its weights make the output follow the input *there* and as little as
     possible elsewhere (Capon's minimum-variance filter: without it a band five decades louder leaks through every
     tail), its gain gives unit output power on the task's input. The layer's importance is then a non-negative mixture
     :math:`\sum_c w_c \psi_c(\omega)` of known bumps; ``w`` solves one non-negative least-squares problem, and the H
-    channels take their centres at the quantiles of ``w``: frequencies are *placed*, not searched for.
+    channels take their centers at the quantiles of ``w``: frequencies are *placed*, not searched for.
 
     ``adam``: gradient descent on :func:`spectral_loss` from the present parameters (the paper's way); the layer's
     mean output power is then set to one.
@@ -287,7 +287,7 @@ def tdi_init_(
     generator: torch.Generator | None = None,
     **estimate: Any,
 ) -> MatchReport:
-    """Task-dependent initialisation: estimate the spectrum of (x, y) and match the model's SSM to it, in place.
+    """Task-dependent initialization: estimate the spectrum of (x, y) and match the model's SSM to it, in place.
 
     Args:
         model: a :class:`~tdi_lib.ssm.SequenceModel`, a :class:`~tdi_lib.ssm.DiagonalSSM` itself, or any module that
@@ -595,7 +595,7 @@ def _check_placement(spectrum: TaskSpectrum, decay: float, spread: float, crowdi
 
 
 def _centers() -> np.ndarray:
-    return (np.arange(_N_CENTRES) + 0.5) * math.pi / _N_CENTRES
+    return (np.arange(_N_CENTERS) + 0.5) * math.pi / _N_CENTERS
 
 
 def _mixture(
@@ -603,7 +603,7 @@ def _mixture(
 ) -> np.ndarray:
     """How much of the importance (F,) filters of one decay should make at each center (C,).
 
-    Below L = 2 _N_CENTRES many mixtures make it equally well, and rounding would choose among them. ``smallest`` takes
+    Below L = 2 _N_CENTERS many mixtures make it equally well, and rounding would choose among them. ``smallest`` takes
     the smallest, as is always done where the importance is constant.
     """
     grid = dft_grid(spectrum.omega.size)
@@ -615,11 +615,11 @@ def _mixture(
     # what a channel at each center would add to the layer, its poles evenly spread
     offsets = spread * np.linspace(-1, 1, n_pairs) if n_pairs > 1 else np.zeros(1)
     evenly = -decay + 1j * (centers[:, None] + offsets)
-    residues = focused_weights(evenly, centers, np.zeros(_N_CENTRES), input_power=input_power)
+    residues = focused_weights(evenly, centers, np.zeros(_N_CENTERS), input_power=input_power)
     atoms = np.abs(dft_response(evenly, residues, n_frequencies=grid.size)) ** 2 * input_power
     smallest = smallest or bool(np.ptp(importance) <= 1e-9 * importance.max())
-    ridge = 1e-4 * smallest * np.linalg.norm(atoms, 2) * np.eye(_N_CENTRES)
-    rows, wanted = np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTRES)])
+    ridge = 1e-4 * smallest * np.linalg.norm(atoms, 2) * np.eye(_N_CENTERS)
+    rows, wanted = np.vstack([atoms.T, ridge]), np.concatenate([importance, np.zeros(_N_CENTERS)])
     return np.asarray(scipy.optimize.nnls(rows, wanted)[0])
 
 
@@ -645,7 +645,7 @@ def _placed(
     mixture = _mixture(spectrum, spectrum.importance, n_pairs, decay, spread)
     density = mixture**crowding
     cumulative = np.concatenate([[0.0], np.cumsum(density)]) / density.sum()
-    edges = np.linspace(0, math.pi, _N_CENTRES + 1)
+    edges = np.linspace(0, math.pi, _N_CENTERS + 1)
     matched = _matched(share, n_channels)
     rank = np.cumsum(matched) - 0.5
     chosen = np.interp(rank / matched.sum(), cumulative, edges)  # (H)
@@ -695,7 +695,7 @@ def _place_modes_(
     """Place the modes that all inputs and outputs share, in filters of ``_CLUSTER`` poles.
 
     Each filter reads one direction of the inputs and writes one of the outputs: one pair of directions after another,
-    neighbours in opposite senses of time where the layer runs in both.
+    neighbors in opposite senses of time where the layer runs in both.
     """
     before = _tensors(ssm)
     shape, n_inputs = tuple(ssm.output_gains.shape), ssm.input_gains.shape[1]
@@ -742,14 +742,14 @@ def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:
     target = torch.as_tensor(spectrum.importance).to(omega)
     target = target / torch.linalg.norm(target)
     parameters = [ssm.log_dt, ssm.log_A_real, ssm.A_imag, ssm.C_real_imag]
-    optimiser = torch.optim.Adam(parameters, lr=0.02)
+    optimizer = torch.optim.Adam(parameters, lr=0.02)
     with torch.enable_grad():
         for _ in range(steps):
             eta = _importance(ssm, omega, input_power).mean(dim=0)
             gradients = torch.autograd.grad(((eta / eta.norm() - target) ** 2).sum(), parameters)
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
-            optimiser.step()
+            optimizer.step()
     for parameter in parameters:
         parameter.grad = None
     with torch.no_grad():  # unit output power on average over the layer
@@ -904,7 +904,7 @@ def channel_power(ssm: SSMAdapter, spectrum: TaskSpectrum) -> np.ndarray:
 
 def _joint_density(spectrum: TaskSpectrum, plane: Scalogram, n_pairs: int, spread: float) -> np.ndarray:
     """Probability (R, C) that a channel belongs at each resolution and center."""
-    density = np.zeros((plane.resolutions.size, _N_CENTRES))
+    density = np.zeros((plane.resolutions.size, _N_CENTERS))
     for row, (decay, probability) in enumerate(zip(plane.resolutions, plane.posterior, strict=True)):
         if probability > _IMPROBABLE:
             mixture = _mixture(spectrum, plane.importance[row], n_pairs, decay, spread * decay, smallest=True)
@@ -1176,7 +1176,7 @@ def label_noise(kernels: ArrayLike, x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _log_powers(kernels: np.ndarray, inputs: np.ndarray) -> np.ndarray:
-    """Logarithm of each channel's mean output power on every input channel (P, H D), standardised.
+    """Logarithm of each channel's mean output power on every input channel (P, H D), standardized.
 
     The first quarter is left out: there all filters ring from the sudden beginning of the sequence, which in a band
     far quieter than the rest of the input drowns everything.

@@ -282,7 +282,7 @@ def extreme_singular_values(kernel: ArrayLike) -> ExtremeSingularValues:
     outer = [np.sqrt(max(power.min() - slack, 0.0)), np.sqrt(power.max() + slack)]
 
     n_fallen = None
-    if spacing * slope < np.sqrt(power.min()):  # between neighbours H cannot get around zero
+    if spacing * slope < np.sqrt(power.min()):  # between neighbors H cannot get around zero
         turns = np.angle(response[1:] / response[:-1]).sum() / np.pi  # half the circle is half of the winding
         n_fallen = round(-turns)
     operator = convolution_operator(kernel)
@@ -528,7 +528,7 @@ def _kernel_rows(kernels: ArrayLike) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class LearningCurve:
-    r"""Expected generalisation error of kernel regression.
+    r"""Expected generalization error of kernel regression.
 
     Attributes:
         n_samples: P (K,).

@@ -89,7 +89,7 @@ def fit(
         x_val, y_val: validation set of the same form; it stops the training and chooses the weights.
         lengths, lengths_val: of sequences that are padded at their ends (P,), for a model with pooling; what the
             padding holds is not looked at. :func:`~tdi_lib.samples.lengths_of` knows them where it is NaN.
-        max_steps: optimiser steps at most, rounded up to a multiple of ``evaluate_every``.
+        max_steps: optimizer steps at most, rounded up to a multiple of ``evaluate_every``.
         evaluate_every: steps between validations.
         patience: validations without improvement before stopping.
         batch_size: samples per step; small sets are gone through more often.
@@ -187,7 +187,7 @@ def fit_many(
 def _architecture(model: SequenceModel) -> tuple[Any, ...]:
     shapes = [(name, tensor.shape, tensor.dtype) for name, tensor in model.state_dict().items()]
     learns = [parameter.requires_grad for parameter in model.parameters()]
-    return (model.pooling, model.input_skip, *(ssm.discretisation for ssm in model.ssms), repr(model), *shapes, *learns)
+    return (model.pooling, model.input_skip, *(ssm.discretization for ssm in model.ssms), repr(model), *shapes, *learns)
 
 
 # ---- the loop ------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ class _Options:
             positive_int(name, getattr(self, name))
 
     @property
-    def optimiser(self) -> dict[str, float]:
+    def optimizer(self) -> dict[str, float]:
         return {"lr": self.lr, "ssm_lr": self.ssm_lr, "weight_decay": self.weight_decay}
 
 
@@ -230,7 +230,7 @@ def _train(
         device = "cuda" if torch.cuda.is_available() else "cpu"
     device, home = torch.device(device), [next(model.parameters()).device for model in models]
     train, validation = _Pool(train_sets, "x", device), _Pool(val_sets, "x_val", device)
-    team = (_Alone if len(models) == 1 else _Stack)(models, device, options.optimiser)
+    team = (_Alone if len(models) == 1 else _Stack)(models, device, options.optimizer)
     starts = team.losses(validation, list(range(len(models)))).tolist()
     runs = [_Run(team.weights(place), value) for place, value in enumerate(starts)]
     batches = [_endless_batches(size, options.batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
@@ -337,11 +337,11 @@ class _Pool:
 class _Alone:
     """One model and its AdamW."""
 
-    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimiser: dict[str, float]) -> None:
+    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimizer: dict[str, float]) -> None:
         (model,) = models
         self.model = model.to(device).train()
         self.dtype = model.decoder.weight.dtype
-        self.optimiser = torch.optim.AdamW(model.parameter_groups(**optimiser))
+        self.optimizer = torch.optim.AdamW(model.parameter_groups(**optimizer))
 
     def _loss(self, x: Tensor, y: Tensor, *lengths: Tensor) -> Tensor:
         """Mean over a batch of one model (1, B, ...)."""
@@ -351,9 +351,9 @@ class _Alone:
     def step(self, *batch: Tensor) -> Tensor:
         """One step; its loss (1,)."""
         loss = self._loss(*batch)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return loss.detach()[None]
 
     @torch.no_grad()
@@ -375,7 +375,7 @@ class _Alone:
 class _Stack:
     """M models of one architecture as one, their parameters stacked along a first axis, and their AdamW."""
 
-    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimiser: dict[str, float]) -> None:
+    def __init__(self, models: Sequence[SequenceModel], device: torch.device, optimizer: dict[str, float]) -> None:
         self.skeleton = copy.deepcopy(models[0]).to("meta").train()
         self.skeleton.forward = self.skeleton.forward_unchecked  # type: ignore[method-assign]
         states = [{**dict(m.named_parameters()), **dict(m.named_buffers())} for m in models]
@@ -384,8 +384,8 @@ class _Stack:
         for name, parameter in models[0].named_parameters():
             self.state[name].requires_grad_(parameter.requires_grad)
         self.dtype = self.state["decoder.weight"].dtype
-        groups = models[0].parameter_groups(**optimiser)
-        self.optimiser = torch.optim.AdamW(
+        groups = models[0].parameter_groups(**optimizer)
+        self.optimizer = torch.optim.AdamW(
             [group | {"params": [self.state[names[id(p)]] for p in group["params"]]} for group in groups]
         )
 
@@ -403,9 +403,9 @@ class _Stack:
     def step(self, *batch: Tensor) -> Tensor:
         """One step of every model on its batch; their losses (M,)."""
         losses = self._each(self.state, *batch).mean(dim=1)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         losses.sum().backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return losses.detach()
 
     @torch.no_grad()
@@ -433,9 +433,9 @@ class _Stack:
         """Let the other models go."""
         for name, tensor in self.state.items():
             if tensor.requires_grad:
-                for key, value in self.optimiser.state[tensor].items():
+                for key, value in self.optimizer.state[tensor].items():
                     if value.ndim:  # the count of steps is common to all
-                        self.optimiser.state[tensor][key] = value[places]
+                        self.optimizer.state[tensor][key] = value[places]
                 tensor.grad = None
                 tensor.data = tensor.data[places]
             else:

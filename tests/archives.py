@@ -66,10 +66,10 @@ def idx_file(values: np.ndarray) -> bytes:
     return gzip.compress(bytes([0, 0, 8, values.ndim]) + axes + values.astype(np.uint8).tobytes())
 
 
-def png(pixels: np.ndarray, *, depth: int = 8, colour: int = 0) -> bytes:
-    """A PNG picture of rows of bytes (H, W) or of colours (H, W, 3), unfiltered."""
+def png(pixels: np.ndarray, *, depth: int = 8, color: int = 0) -> bytes:
+    """A PNG picture of rows of bytes (H, W) or of colors (H, W, 3), unfiltered."""
     body = b"".join(b"\0" + row.astype(f">u{depth // 8}").tobytes() for row in pixels)
-    head = b"".join(int(n).to_bytes(4, "big") for n in pixels.shape[1::-1]) + bytes([depth, colour, 0, 0, 0])
+    head = b"".join(int(n).to_bytes(4, "big") for n in pixels.shape[1::-1]) + bytes([depth, color, 0, 0, 0])
     chunks = {b"IHDR": head, b"IDAT": zlib.compress(body), b"IEND": b""}
     parts = [
         len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")

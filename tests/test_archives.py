@@ -470,7 +470,7 @@ THIRD, NINTH = f"{PATHS}/imgs/9/sample_3.png", f"{PATHS}/metadata/9.npy"
             png(np.zeros((32, 31))),
             r"sample_3.png must be grey \(L\), 32 x 32 pixels, got L, 31 x 32",
         ),
-        ("lra-pathfinder", THIRD, png(np.zeros((32, 32, 3)), colour=2), "got RGB, 32 x 32"),
+        ("lra-pathfinder", THIRD, png(np.zeros((32, 32, 3)), color=2), "got RGB, 32 x 32"),
         ("lra-pathfinder", THIRD, png(np.zeros((32, 32)), depth=16), "got I;16, 32 x 32"),
         ("lra-pathfinder", NINTH, None, "npy must list 21 pictures, got 11"),
         ("lra-pathfinder", NINTH, b"imgs/9 sample_1.png 1\n", "9.npy, line 1: expected folder, file"),

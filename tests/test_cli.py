@@ -207,7 +207,7 @@ def test_the_guard_keeps_the_default_where_nothing_is_to_be_won(noise: Path, tmp
     ("arguments", "message"),
     [
         (["diagnose", "absent.csv"], "Error: absent.csv: cannot be opened: No such file"),
-        (["diagnose", "DATA", "--target", "colour"], "target must be one of 'fault'"),
+        (["diagnose", "DATA", "--target", "color"], "target must be one of 'fault'"),
         (["diagnose", "DATA", "--task", "real"], "expected numbers as targets, got 'a'"),
         (["diagnose", "DATA", "--rate", "-1"], "Error: sampling_rate must be a finite number"),
         (["diagnose", "DATA", "--rate", "fast"], "'fast' is not a valid float"),

@@ -208,8 +208,8 @@ def test_the_target_is_named_numbered_guessed_or_asked_for(tmp_path: Path) -> No
     np.testing.assert_array_equal(read(path, target="-2", drop=["-1"]).y, by_name.y)
     with pytest.raises(ReadError, match=r"which column is the target\? give target, one of 't0'"):
         read(path, drop=["who"])
-    with pytest.raises(ReadError, match=r"target must be one of 't0', .* or a number from 0 to 10, got 'colour'"):
-        read(path, target="colour")
+    with pytest.raises(ReadError, match=r"target must be one of 't0', .* or a number from 0 to 10, got 'color'"):
+        read(path, target="color")
     with pytest.raises(ReadError, match=r"expected a number in line 2, got 'cat' \(drop that column"):
         read(path, target="weight")
 

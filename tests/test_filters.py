@@ -27,7 +27,7 @@ from tdi_lib.filters import (
     frequency_response,
     impulse_response,
 )
-from tdi_lib.ssm import INITIALISATIONS
+from tdi_lib.ssm import INITIALIZATIONS
 from tdi_lib.tdi import flat_init_, layer_importance, match_power_spectrum_, matched_poles, spectral_loss
 
 with warnings.catch_warnings():  # it still calls torch.jit.script
@@ -206,10 +206,10 @@ def test_a_layer_run_forward_is_its_poles_and_gains(kind: str, matched: bool) ->
     assert np.abs(ours - theirs).max() < 2e-4 * np.abs(theirs).max()
 
 
-def task(centre: float, colour: float = 0.0) -> TaskSpectrum:
+def task(center: float, color: float = 0.0) -> TaskSpectrum:
     """Two bands on an input that is white, or falls by orders of magnitude."""
-    eta = np.exp(-(((OMEGA - centre) / 0.25) ** 2) / 2) + 0.4 * np.exp(-(((OMEGA - centre - 1.1) / 0.15) ** 2) / 2)
-    s_u = (OMEGA + 0.2) ** -colour
+    eta = np.exp(-(((OMEGA - center) / 0.25) ** 2) / 2) + 0.4 * np.exp(-(((OMEGA - center - 1.1) / 0.15) ** 2) / 2)
+    s_u = (OMEGA + 0.2) ** -color
     power = eta / s_u
     return TaskSpectrum(OMEGA, power / power.mean(), s_u / s_u.mean(), "cross", 100)
 
@@ -226,10 +226,10 @@ def measured_spectrum(module: nn.Module, spectrum: TaskSpectrum, seed: int) -> t
     return power.mean(axis=(0, 2)), float((y**2).mean())
 
 
-@pytest.mark.parametrize("colour", [0.0, 2.0], ids=["white", "red"])
+@pytest.mark.parametrize("color", [0.0, 2.0], ids=["white", "red"])
 @pytest.mark.parametrize("kind", LAYERS)
-def test_the_output_of_noise_has_the_tasks_spectrum(kind: str, colour: float) -> None:
-    module, spectrum = layer(kind), task(0.9, colour)
+def test_the_output_of_noise_has_the_tasks_spectrum(kind: str, color: float) -> None:
+    module, spectrum = layer(kind), task(0.9, color)
     similarity = lambda a, b: a @ b / np.linalg.norm(a) / np.linalg.norm(b)  # noqa: E731
     before, _ = measured_spectrum(module, spectrum, 1)
     report = match_power_spectrum_(adapt(module), spectrum, generator=seeded())
@@ -405,10 +405,10 @@ def test_a_guarded_match_asks_the_layer_it_would_change(tone) -> None:
     assert all(torch.equal(a, b) for a, b in zip(module.parameters(), unguarded.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("colour", [0.0, 2.0], ids=["white", "red"])
-def test_arrays_for_other_frameworks_are_a_matched_layer(colour: float) -> None:
+@pytest.mark.parametrize("color", [0.0, 2.0], ids=["white", "red"])
+def test_arrays_for_other_frameworks_are_a_matched_layer(color: float) -> None:
     """By the documented formula alone: no torch, no module."""
-    spectrum = task(0.9, colour)
+    spectrum = task(0.9, color)
     log_poles, residues = matched_poles(spectrum, 64, 16, seed=3)
     assert log_poles.shape == residues.shape == (64, 16)
     assert log_poles.dtype == residues.dtype == np.complex128
@@ -478,7 +478,7 @@ TONE = (np.random.default_rng(0).normal(size=(32, 16)), np.random.default_rng(1)
 
 
 @pytest.mark.parametrize("rule", ["zoh", "bilinear", "euler"])
-@pytest.mark.parametrize("init", INITIALISATIONS)
+@pytest.mark.parametrize("init", INITIALIZATIONS)
 @given(length=st.integers(1, 300), channels=st.integers(1, 40), seed=st.integers(0, 100))
 @settings(max_examples=10, deadline=None)
 def test_kernel_and_response_in_numpy_are_those_of_torch(
@@ -488,7 +488,7 @@ def test_kernel_and_response_in_numpy_are_those_of_torch(
         return  # placed in discrete time
     dt_max = 0.1 if rule == "zoh" else 1e-3  # the other rules need small steps
     ssm = DiagonalSSM(
-        channels, 8, init=init, dt_min=1e-4, dt_max=dt_max, discretisation=rule, generator=seeded(seed)
+        channels, 8, init=init, dt_min=1e-4, dt_max=dt_max, discretization=rule, generator=seeded(seed)
     ).double()
     log_poles, residues = arrays(ssm.log_poles, ssm.residues)
     kernel = ssm.kernel(length).detach().numpy()

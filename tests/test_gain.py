@@ -16,9 +16,9 @@ L = 64
 OMEGA = np.linspace(0, np.pi, L // 2 + 1)
 
 
-def band_task(centre: float, n: int, rng: np.random.Generator, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
+def band_task(center: float, n: int, rng: np.random.Generator, noise: float = 0.3) -> tuple[np.ndarray, np.ndarray]:
     """White input and a functional in one band, clean variance one."""
-    w = np.fft.irfft(np.exp(-((OMEGA - centre) ** 2) / 0.08 + 2j * np.pi * rng.random(OMEGA.size)), n=L)
+    w = np.fft.irfft(np.exp(-((OMEGA - center) ** 2) / 0.08 + 2j * np.pi * rng.random(OMEGA.size)), n=L)
     x = rng.standard_normal((n, L))
     return x, x @ w / np.linalg.norm(w) + noise * rng.standard_normal(n)
 
@@ -32,8 +32,8 @@ def misses(kernels: np.ndarray, x, y, x_new, y_new) -> float:
 def test_the_forecast_is_what_is_measured() -> None:
     default = seeded_ssm(16, 16, seed=0).kernel(L).numpy()
     forecasts, measured = [], []
-    for number, centre in enumerate(np.linspace(0.1, 2.9, 9)):
-        power = np.exp(-((OMEGA - centre) ** 2) / 0.04)
+    for number, center in enumerate(np.linspace(0.1, 2.9, 9)):
+        power = np.exp(-((OMEGA - center) ** 2) / 0.04)
         spectrum = TaskSpectrum(OMEGA, power, np.ones_like(OMEGA), "evidence", 48)
         ssm = seeded_ssm(16, 16, seed=1)
         match_power_spectrum_(ssm, spectrum, generator=torch.Generator().manual_seed(0))

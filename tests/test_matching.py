@@ -41,17 +41,17 @@ def features(log_poles: np.ndarray, omega: np.ndarray) -> np.ndarray:
     return np.concatenate([direct + mirrored, 1j * (direct - mirrored)], axis=-1)
 
 
-def band(centre: float, width: float = 0.2) -> np.ndarray:
-    return np.exp(-(((OMEGA - centre) / width) ** 2) / 2)
+def band(center: float, width: float = 0.2) -> np.ndarray:
+    return np.exp(-(((OMEGA - center) / width) ** 2) / 2)
 
 
 RED = (OMEGA + 0.05) ** -4.0  # five decades and a half
 
 
 @pytest.mark.parametrize("input_power", [None, RED], ids=["white", "red"])
-@pytest.mark.parametrize("centre", [0.3, 1.2, 2.6])
-def test_placed_layer_has_the_spectrum(centre: float, input_power: np.ndarray | None) -> None:
-    target = spectrum(band(centre) + 0.5 * band(np.pi - centre), input_power)
+@pytest.mark.parametrize("center", [0.3, 1.2, 2.6])
+def test_placed_layer_has_the_spectrum(center: float, input_power: np.ndarray | None) -> None:
+    target = spectrum(band(center) + 0.5 * band(np.pi - center), input_power)
     ssm = DiagonalSSM(64, 32, generator=seeded())
     report = match_power_spectrum_(ssm, target, generator=seeded())
     assert report.loss_before > 0.5 and report.loss_after < 0.15
@@ -74,7 +74,7 @@ def test_loudness_carries_what_numbers_cannot(input_power: np.ndarray | None) ->
 
 
 def test_importance_is_the_power_spectrum_of_simulated_outputs() -> None:
-    """Independent path: filter coloured noise by the layer, take Welch's spectrum of what comes out."""
+    """Independent path: filter colored noise by the layer, take Welch's spectrum of what comes out."""
     s_u = (OMEGA + 0.3) ** -2.0
     target = spectrum(band(0.8, 0.4), s_u)
     ssm = DiagonalSSM(4, 16, generator=seeded())
@@ -100,13 +100,13 @@ def test_channels_stay_diverse() -> None:
     assert correlation.max() < 0.999 and np.median(correlation) < 0.7
 
 
-def test_focused_weights_minimise_the_output_power() -> None:
-    """No other weights with the same response at the centre have less (loaded) output power."""
+def test_focused_weights_minimize_the_output_power() -> None:
+    """No other weights with the same response at the center have less (loaded) output power."""
     rng = np.random.default_rng(0)
     poles = -0.05 + 1j * (1.5 + 0.1 * rng.normal(size=(1, 4)))
     power = RED / RED.mean()
     c = focused_weights(poles, np.array([1.5]), np.array([0.7]), input_power=power)[0]
-    at_centre = (np.exp(-0.7j) * features(poles, np.array([1.5]))[0, 0]).real
+    at_center = (np.exp(-0.7j) * features(poles, np.array([1.5]))[0, 0]).real
     vector = np.concatenate([c.real, c.imag])
 
     weighted = np.sqrt(power / OMEGA.size)[:, None] * features(poles, OMEGA)[0]
@@ -116,7 +116,7 @@ def test_focused_weights_minimise_the_output_power() -> None:
     best = vector @ covariance @ vector
     for _ in range(50):
         step = rng.normal(size=8) * np.abs(vector).max()
-        step -= at_centre * (at_centre @ step) / (at_centre @ at_centre)  # keeps the response there
+        step -= at_center * (at_center @ step) / (at_center @ at_center)  # keeps the response there
         other = vector + 0.1 * step
         assert other @ covariance @ other > best
 
@@ -129,7 +129,7 @@ def test_focused_weights_minimise_the_output_power() -> None:
 )
 @settings(max_examples=60, deadline=None)
 def test_responses_and_covariance_are_the_dense_sums(seed: int, n_frequencies: int, pairs: int, decay: float) -> None:
-    """Any pole, also close to the circle and to its neighbours, and any input within eight decades."""
+    """Any pole, also close to the circle and to its neighbors, and any input within eight decades."""
     rng = np.random.default_rng(seed)
     omega = np.linspace(0, np.pi, n_frequencies)
     poles = -decay * rng.uniform(0.5, 2, (3, pairs)) + 1j * (
@@ -153,7 +153,7 @@ def test_layer_importance_is_the_mean_over_channels(init: str, omega: np.ndarray
     """In both of its ways, against the sum pole by pole; inv's phases go far beyond pi."""
     ssm = DiagonalSSM(5, 16, init=init, generator=seeded()).double()
     s_u = (omega + 0.05) ** -4.0
-    log_a, b = (t.detach().numpy() for t in ssm.discretise())
+    log_a, b = (t.detach().numpy() for t in ssm.discretize())
     c = ssm.C.detach().numpy() * b
     response = np.einsum("hfi,hi->hf", features(log_a, omega), np.concatenate([c.real, c.imag], axis=1))
     expected = (np.abs(response) ** 2 * s_u).mean(axis=0)
@@ -326,7 +326,7 @@ def test_flat_init_is_the_flat_estimate_matched() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
     eta = layer_importance(one.ssms[0], report.spectrum)
     assert spectral_loss(one.ssms[0], report.spectrum) < 0.5 < report.loss_before
-    assert np.corrcoef(eta, report.spectrum.input_power)[0, 1] < 0.5  # white output, whatever the input's colour
+    assert np.corrcoef(eta, report.spectrum.input_power)[0, 1] < 0.5  # white output, whatever the input's color
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.7])

@@ -12,7 +12,7 @@ from tdi_lib.samples import CheckedSamples, check_inputs, evenly
 
 @given(seed=st.integers(0, 1000), n_samples=st.integers(4, 30), length=st.integers(8, 20), channels=st.integers(1, 3))
 @settings(deadline=None)
-def test_padding_becomes_the_mean_and_targets_are_standardised(
+def test_padding_becomes_the_mean_and_targets_are_standardized(
     seed: int, n_samples: int, length: int, channels: int
 ) -> None:
     rng = np.random.default_rng(seed)

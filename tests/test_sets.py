@@ -896,7 +896,7 @@ def test_bad_subset(n, options, error, message):
 
 
 def ridge_accuracy(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, y_test: np.ndarray, penalty: float = 1.0) -> float:
-    """Test accuracy of ridge regression on one -1/1 target per class, features standardised."""
+    """Test accuracy of ridge regression on one -1/1 target per class, features standardized."""
     mean, scale = x.mean(0), x.std(0) + 1e-9
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
     targets = 2.0 * np.eye(y.max() + 1)[y] - 1
@@ -940,7 +940,7 @@ def test_real_sets(name, shape, uneven):
     assert name in available() and data.name == name
     n_train, n_test, length, d_input, n_classes = shape
     assert data.x_train.shape == (n_train, length, d_input) and data.x_test.shape == (n_test, length, d_input)
-    assert data.licence and "[" in data.citation and "sha256" in data.source
+    assert data.license and "[" in data.citation and "sha256" in data.source
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         assert np.unique(y).tolist() == list(range(n_classes))
         assert np.isfinite(x).all()
@@ -1002,7 +1002,7 @@ def test_every_set_says_what_it_is_and_whom_to_cite():
     page = (root / "book" / "data.md").read_text("utf-8")
     for name in available():
         known = sets.describe(name)
-        assert known.name == name and known.licence and known.source and min(known.shape) >= 1
+        assert known.name == name and known.license and known.source and min(known.shape) >= 1
         assert set(re.findall(r"\[(\w+)\]", known.citation)) <= keys
         assert f"`{name}`" in page
     assert "[dau2019ucr]" in sets.describe("osuleaf").citation

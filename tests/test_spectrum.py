@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tdi_lib.spectrum
-from tdi_lib.samples import standardise_targets
+from tdi_lib.samples import standardize_targets
 from tdi_lib.spectrum import METHODS, _empirical_bayes, _f_statistic, estimate_task_spectrum, order_evidence
 from tdi_lib.ssm import DiagonalSSM
 
@@ -20,21 +20,21 @@ LENGTH = 128
 OMEGA = np.linspace(0, np.pi, LENGTH // 2 + 1)
 
 
-def coloured(power: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+def colored(power: np.ndarray, n_samples: int, rng: np.random.Generator) -> np.ndarray:
     """Stationary (circular) Gaussian sequences (P, L) with the given power spectrum on [0, pi]."""
     white = np.fft.rfft(rng.normal(size=(n_samples, LENGTH)))
     return np.fft.irfft(white * np.sqrt(power), n=LENGTH)
 
 
-def band(centre: float, width: float = 0.15) -> np.ndarray:
-    return np.exp(-(((OMEGA - centre) / width) ** 2) / 2)
+def band(center: float, width: float = 0.15) -> np.ndarray:
+    return np.exp(-(((OMEGA - center) / width) ** 2) / 2)
 
 
-def linear_task(beta: float, centre: float, n_samples: int, seed: int, noise: float = 0.3):
+def linear_task(beta: float, center: float, n_samples: int, seed: int, noise: float = 0.3):
     """Input |omega + 0.2|^-beta, target a filter with power response in one band, random phase."""
     rng = np.random.default_rng(seed)
-    x = coloured((OMEGA + 0.2) ** -beta, n_samples, rng)
-    weights = np.fft.irfft(np.sqrt(band(centre)) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH)
+    x = colored((OMEGA + 0.2) ** -beta, n_samples, rng)
+    weights = np.fft.irfft(np.sqrt(band(center)) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH)
     y = x @ weights
     return x, y + noise * y.std() * rng.normal(size=n_samples)
 
@@ -45,7 +45,7 @@ def tone_task(n_samples: int, seed: int, n_classes: int = 3):
     y = rng.permutation(np.arange(n_samples) % n_classes)
     phase = 2 * np.pi * rng.random((n_samples, 1))
     tone = np.cos((2.2 + 0.2 * y[:, None]) * np.arange(LENGTH) + phase)
-    return coloured((OMEGA + 0.2) ** -2, n_samples, rng) + tone, y
+    return colored((OMEGA + 0.2) ** -2, n_samples, rng) + tone, y
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
@@ -64,12 +64,12 @@ def test_every_method_keeps_its_contract(method: str) -> None:
     assert spectrum.method == method if method != "auto" else spectrum.method in METHODS
 
 
-@pytest.mark.parametrize("centre", [0.5, 1.2, 2.5])
+@pytest.mark.parametrize("center", [0.5, 1.2, 2.5])
 @pytest.mark.parametrize("method", ["wiener", "shrunk", "evidence"])
-def test_wiener_methods_find_the_filter_under_coloured_input(method: str, centre: float) -> None:
-    x, y = linear_task(2.0, centre, 4096, seed=1)
+def test_wiener_methods_find_the_filter_under_colored_input(method: str, center: float) -> None:
+    x, y = linear_task(2.0, center, 4096, seed=1)
     spectrum = estimate_task_spectrum(x, y, method=method, smoothing=5)
-    assert correlation(spectrum.power, band(centre)) > 0.9
+    assert correlation(spectrum.power, band(center)) > 0.9
 
 
 def test_cross_power_is_right_for_white_and_wrong_for_red_input() -> None:
@@ -83,7 +83,7 @@ def test_cross_power_is_right_for_white_and_wrong_for_red_input() -> None:
 def test_cross_power_floor_has_the_inputs_shape() -> None:
     """Unrelated targets: the raw estimate is all bias, E|c|^2 = S_u / P; debiasing removes most of it."""
     rng = np.random.default_rng(3)
-    x = coloured((OMEGA + 0.2) ** -2, 500, rng)
+    x = colored((OMEGA + 0.2) ** -2, 500, rng)
     targets = rng.normal(size=(500, 40))  # many targets: the average over them is the expectation
     raw = estimate_task_spectrum(x, targets, method="cross", smoothing=1)
     assert correlation(raw.power, raw.input_power) > 0.99
@@ -119,17 +119,17 @@ def test_auto_tells_first_from_second_order() -> None:
         assert estimate_task_spectrum(*tone_task(200, seed)).method == "discriminative"
 
 
-def bump(centre: float, width: float = 0.15) -> np.ndarray:
+def bump(center: float, width: float = 0.15) -> np.ndarray:
     """The bands of THEORY, section 5."""
-    return np.exp(-(((OMEGA - centre) / width) ** 2))
+    return np.exp(-(((OMEGA - center) / width) ** 2))
 
 
 RED, WHITE, VERY_RED = 1.0, 0.0, 2.0
-LINEAR_TASKS = {  # colour of the input, power response of the target's filter, noise
+LINEAR_TASKS = {  # color of the input, power response of the target's filter, noise
     **{
-        f"{colour} {band}": (beta, bump(centre), 0.3)
-        for colour, beta in (("red", RED), ("white", WHITE), ("very red", VERY_RED))
-        for band, centre in (("low", 0.2), ("mid", 1.2), ("high", 2.5))
+        f"{color} {band}": (beta, bump(center), 0.3)
+        for color, beta in (("red", RED), ("white", WHITE), ("very red", VERY_RED))
+        for band, center in (("low", 0.2), ("mid", 1.2), ("high", 2.5))
     },
     "two bands": (RED, bump(0.4) + bump(2.2), 0.3),
     "unequal bands": (RED, bump(0.4) + 0.2 * bump(2.2, 0.4), 0.3),
@@ -157,7 +157,7 @@ def circulant(power: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def generalisation_errors(task: str, n_samples: int = 64, draws: int = 16) -> dict[str, float]:
+def generalization_errors(task: str, n_samples: int = 64, draws: int = 16) -> dict[str, float]:
     """E_g of kernel regression, relative to the target's variance and exact over inputs, at the best of many ridges.
 
     Kernel u'Au' with A the circulant whose eigenvalues are the estimated power response.
@@ -168,7 +168,7 @@ def generalisation_errors(task: str, n_samples: int = 64, draws: int = 16) -> di
     errors: dict[str, list[np.ndarray]] = {}
     for seed in range(draws):
         rng = np.random.default_rng(seed)
-        x = coloured(s_u, n_samples, rng)
+        x = colored(s_u, n_samples, rng)
         w = np.fft.irfft(np.sqrt(response) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH)
         variance = w @ covariance @ w
         y = x @ w + noise * np.sqrt(variance) * rng.normal(size=n_samples)
@@ -187,20 +187,20 @@ def generalisation_errors(task: str, n_samples: int = 64, draws: int = 16) -> di
 @pytest.mark.parametrize("task", LINEAR_TASKS)
 def test_evidence_is_near_the_best_column_on_every_task(task: str) -> None:
     """No other way to choose the spectrum is better by more than 15 percent, whichever suits the task."""
-    errors = dict(generalisation_errors(task))
+    errors = dict(generalization_errors(task))
     ours, oracle = errors.pop("evidence"), errors.pop("oracle")
     assert oracle < ours <= 1.15 * min(errors.values())
 
 
 def test_evidence_halves_the_error_of_cross_power_and_is_not_far_from_the_truth() -> None:
-    published = [generalisation_errors(task) for task in list(LINEAR_TASKS)[:9]]
+    published = [generalization_errors(task) for task in list(LINEAR_TASKS)[:9]]
     assert np.mean([e["evidence"] / e["cross"] for e in published]) <= 0.5
     assert np.mean([e["evidence"] / e["shrunk"] for e in published]) <= 0.8
     assert np.mean([e["evidence"] / e["oracle"] for e in published]) <= 1.3
 
 
 def most_probable_power(inputs: np.ndarray, target: np.ndarray, log_s_u: np.ndarray, scale: float) -> np.ndarray:
-    """The same posterior from dense covariances, maximised by scipy from function values alone."""
+    """The same posterior from dense covariances, maximized by scipy from function values alone."""
     n_samples, length, _ = inputs.shape
     lags = np.fft.irfft(np.eye(length // 2 + 1), n=length, axis=1)  # autocovariance of one frequency alone
     x = inputs[:, :, 0] - inputs[:, :, 0].mean(axis=0)
@@ -232,7 +232,7 @@ def test_evidence_finds_the_most_probable_spectrum(n_samples: int, monkeypatch: 
     rng = np.random.default_rng(12)
     inputs = np.cumsum(rng.normal(size=(n_samples, 16, 1)), axis=1)
     y = inputs[:, :, 0] @ np.cos(1.2 * np.arange(16)) + 2 * rng.normal(size=n_samples)
-    target = standardise_targets(y, n_samples)
+    target = standardize_targets(y, n_samples)
     log_s_u = -2 * np.log(np.linspace(0, np.pi, 9) + 0.3)
     log_s_u -= log_s_u.mean()
     monkeypatch.setattr(tdi_lib.spectrum, "_SMOOTHNESS", (0.5,))
@@ -264,7 +264,7 @@ def test_evidence_finds_the_band_of_a_target_without_noise(n_samples: int) -> No
 def test_evidence_sees_a_quiet_band() -> None:
     """The target lives where the input has a hundred-thousandth of its power."""
     rng = np.random.default_rng(18)
-    x = coloured(np.where(OMEGA < 0.7, 1.0, 1e-5), 100, rng)
+    x = colored(np.where(OMEGA < 0.7, 1.0, 1e-5), 100, rng)
     y = x @ np.fft.irfft(np.sqrt(bump(2.0)) * np.exp(2j * np.pi * rng.random(len(OMEGA))), n=LENGTH)
     y += 0.3 * y.std() * rng.normal(size=100)
     assert correlation(estimate_task_spectrum(x, y, method="evidence").importance, bump(2.0)) > 0.9
@@ -283,7 +283,7 @@ def test_evidence_counts_a_repeated_target_once_and_takes_labels() -> None:
 
 def test_evidence_pools_channels_and_their_units_do_not_matter() -> None:
     x, y = linear_task(1.0, 1.2, 80, 15)
-    silent = coloured((OMEGA + 0.2) ** -2, 80, np.random.default_rng(1))
+    silent = colored((OMEGA + 0.2) ** -2, 80, np.random.default_rng(1))
     one = estimate_task_spectrum(np.stack([x, silent], axis=2), y, method="evidence")
     other = estimate_task_spectrum(np.stack([x, 1e3 * silent], axis=2), y, method="evidence")
     assert correlation(one.importance, band(1.2)) > 0.8
@@ -330,7 +330,7 @@ def test_f_statistic_is_scipys_anova(seed: int, n_classes: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.arange(40) % n_classes
     feature = rng.normal(size=(40, 3)) + labels[:, None] * rng.random()
-    ours, null = _f_statistic(feature, standardise_targets(labels, 40))
+    ours, null = _f_statistic(feature, standardize_targets(labels, 40))
     theirs = scipy.stats.f_oneway(*(feature[labels == c] for c in range(n_classes))).statistic
     assert np.allclose(ours, theirs)
     assert np.isclose(null, scipy.stats.f(n_classes - 1, 40 - n_classes).mean())
@@ -340,7 +340,7 @@ def test_f_statistic_of_a_real_target_is_the_regressions() -> None:
     rng = np.random.default_rng(6)
     y = rng.normal(size=50)
     feature = 0.5 * y + rng.normal(size=50)
-    ours, _ = _f_statistic(feature[:, None], standardise_targets(y, 50))
+    ours, _ = _f_statistic(feature[:, None], standardize_targets(y, 50))
     r = scipy.stats.pearsonr(feature, y).statistic
     assert np.isclose(ours[0], r**2 / (1 - r**2) * 48)
 

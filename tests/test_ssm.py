@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tdi_lib.ssm import INITIALISATIONS, DiagonalSSM, causal_convolution, poles_inv, poles_legs, poles_random
+from tdi_lib.ssm import INITIALIZATIONS, DiagonalSSM, causal_convolution, poles_inv, poles_legs, poles_random
 
-NAMES = tuple(INITIALISATIONS)
+NAMES = tuple(INITIALIZATIONS)
 # Every rule with poles it can take: forward Euler needs slow ones.
 RULES = {
     "zoh": {},
@@ -41,7 +41,7 @@ def direct_kernel(ssm: DiagonalSSM, length: int) -> np.ndarray:
         "zoh": (np.exp(z), b * (np.exp(z) - 1) / a),
         "bilinear": ((1 + z / 2) / (1 - z / 2), b * dt[:, None] / (1 - z / 2)),
         "euler": (1 + z, b * dt[:, None]),
-    }[ssm.discretisation]
+    }[ssm.discretization]
     weight = c * b
     powers = pole[:, :, None] ** np.arange(length)
     return 2 * np.einsum("hn,hnl->hl", weight, powers).real
@@ -59,7 +59,7 @@ TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 @pytest.mark.parametrize("length", [1, 2, 3, 1000, 16384])
 def test_kernel_equals_the_direct_sum(rule: str, options: dict, dtype: torch.dtype, length: int) -> None:
-    ssm = make(8, 64, discretisation=rule, **options).to(dtype)
+    ssm = make(8, 64, discretization=rule, **options).to(dtype)
     kernel = ssm.kernel(length)
     assert kernel.dtype == dtype and kernel.shape == (8, length)
     assert relative(kernel.detach().double().numpy(), direct_kernel(ssm, length)) < TOLERANCE[dtype]
@@ -68,7 +68,7 @@ def test_kernel_equals_the_direct_sum(rule: str, options: dict, dtype: torch.dty
 @given(length=lengths, seed=seeds, case=st.sampled_from(CASES))
 @settings(max_examples=40, deadline=None)
 def test_truncated_response_is_the_fft_of_the_kernel(length: int, seed: int, case: tuple[str, dict]) -> None:
-    ssm = make(seed=seed, discretisation=case[0], **case[1]).double()
+    ssm = make(seed=seed, discretization=case[0], **case[1]).double()
     omega = 2 * torch.pi * torch.arange(length, dtype=torch.float64) / length
     response = ssm.frequency_response(omega, length=length).detach().numpy()
     expected = np.fft.fft(ssm.kernel(length).detach().numpy())
@@ -79,7 +79,7 @@ def test_infinite_response_is_scipys() -> None:
     ssm = make(2, 6, dt_min=0.05).double()
     omega = torch.linspace(0, torch.pi, 50, dtype=torch.float64)
     ours = ssm.frequency_response(omega).detach().numpy()
-    log_a, b = ssm.discretise()
+    log_a, b = ssm.discretize()
     pole, weight = log_a.exp().detach().numpy(), (ssm.C * b).detach().numpy()
     for channel in range(2):
         residues = np.concatenate([weight[channel], weight[channel].conj()])
@@ -92,7 +92,7 @@ def test_infinite_response_is_scipys() -> None:
 @given(length=st.integers(1, 60), seed=seeds, case=st.sampled_from(CASES))
 @settings(max_examples=25, deadline=None)
 def test_recurrence_agrees_with_convolution(length: int, seed: int, case: tuple[str, dict]) -> None:
-    ssm = make(seed=seed, discretisation=case[0], **case[1]).double()
+    ssm = make(seed=seed, discretization=case[0], **case[1]).double()
     u = torch.randn(2, 3, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     state, steps = ssm.initial_state(2), []
     for t in range(length):
@@ -109,7 +109,7 @@ def test_zero_order_hold_is_the_matrix_exponential() -> None:
     augmented = np.zeros((3, 3))
     augmented[:2, :2], augmented[:2, 2] = a, [1.0, 0.0]
     stepped = scipy.linalg.expm(augmented * ssm.dt.item())
-    log_a, b = ssm.discretise()
+    log_a, b = ssm.discretize()
     assert np.allclose(stepped[:2, 2], [b.item().real, b.item().imag])
     assert np.allclose(np.linalg.eigvals(stepped[:2, :2]).max(), log_a.exp().item())
 
@@ -117,7 +117,7 @@ def test_zero_order_hold_is_the_matrix_exponential() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_rules_are_scipys(rule: str) -> None:
     """Independent path: cont2discrete on a channel's dense real state matrix, and its powers."""
-    ssm = make(1, 6, discretisation=rule, **RULES[rule]).double()
+    ssm = make(1, 6, discretization=rule, **RULES[rule]).double()
     a, c = ssm.A.detach().numpy()[0], ssm.C.detach().numpy()[0]
     state = scipy.linalg.block_diag(*([[p.real, -p.imag], [p.imag, p.real]] for p in a))
     enter = np.tile([[1.0], [0.0]], (3, 1))
@@ -136,36 +136,36 @@ def test_an_unstable_step_is_refused(dt: float, decay: float, frequency: float) 
     """Euler layers are built exactly where |1 + dt A| < 1; the other two rules are stable at every step."""
     options = {"init": lambda n: np.array([-decay + 1j * frequency]), "dt_min": dt, "dt_max": dt}
     for rule in ("zoh", "bilinear"):
-        assert (make(1, 2, discretisation=rule, **options).log_poles.real < 0).all()
+        assert (make(1, 2, discretization=rule, **options).log_poles.real < 0).all()
     radius = np.hypot(1 - dt * decay, dt * frequency)
     if abs(radius - 1) < 1e-6 * (1 + dt * frequency) ** 2:  # too close to call in float32
         return
     if radius < 1:
-        built = make(1, 2, discretisation="euler", **options)
+        built = make(1, 2, discretization="euler", **options)
         assert abs(built.log_poles.exp().abs().item() - radius) < 1e-6 * (1 + dt * frequency) ** 2
     else:
-        with pytest.raises(ValueError, match="^discretisation must keep all poles in 0 <"):
-            make(1, 2, discretisation="euler", **options)
+        with pytest.raises(ValueError, match="^discretization must keep all poles in 0 <"):
+            make(1, 2, discretization="euler", **options)
 
 
 def test_the_refusal_says_what_to_do() -> None:
     with pytest.raises(ValueError, match=r"'euler' puts 6 of 8 .* dt_max below .*, here \S+, or") as refusal:
-        make(1, 16, discretisation="euler", dt_min=0.09, dt_max=0.09)
+        make(1, 16, discretization="euler", dt_min=0.09, dt_max=0.09)
     limit = float(str(refusal.value).split("here ")[1].split(",")[0])
-    make(1, 16, discretisation="euler", dt_min=0.99 * limit, dt_max=0.99 * limit)
-    with pytest.raises(ValueError, match="^discretisation"):
-        make(1, 16, discretisation="euler", dt_min=1.01 * limit, dt_max=1.01 * limit)
-    with pytest.raises(ValueError, match=r"^discretisation .*\|a\| = 0:"):  # a = 0 has no logarithm
-        make(1, 2, discretisation="euler", init=lambda n: -np.ones(n), dt_min=1, dt_max=1)
+    make(1, 16, discretization="euler", dt_min=0.99 * limit, dt_max=0.99 * limit)
+    with pytest.raises(ValueError, match="^discretization"):
+        make(1, 16, discretization="euler", dt_min=1.01 * limit, dt_max=1.01 * limit)
+    with pytest.raises(ValueError, match=r"^discretization .*\|a\| = 0:"):  # a = 0 has no logarithm
+        make(1, 2, discretization="euler", init=lambda n: -np.ones(n), dt_min=1, dt_max=1)
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_poles_placed_in_discrete_time_do_not_depend_on_the_rule(rule: str) -> None:
     log_poles = make(4, 16, init="dfout").double().log_poles
-    placed = make(4, 16, init="dfout", discretisation=rule).double()
+    placed = make(4, 16, init="dfout", discretization=rule).double()
     assert torch.allclose(placed.log_poles, log_poles, rtol=0, atol=1e-6)
 
-    ssm = make(4, 16, discretisation=rule, **RULES[rule]).double()
+    ssm = make(4, 16, discretization=rule, **RULES[rule]).double()
     residues = torch.complex(*torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64))
     ssm.set_log_poles_(log_poles, residues)
     expected = 2 * (residues[..., None] * torch.exp(log_poles[..., None] * torch.arange(50))).sum(1).real
@@ -204,7 +204,7 @@ def test_random_poles_spread_over_the_range_of_lin() -> None:
 
 
 @pytest.mark.parametrize("init", NAMES)
-def test_every_initialisation_is_stable_and_trains(init: str) -> None:
+def test_every_initialization_is_stable_and_trains(init: str) -> None:
     ssm = make(init=init)
     assert (ssm.log_poles.real < 0).all() and (ssm.A.real < 0).all()
     ssm(torch.randn(2, 3, 50)).square().sum().backward()
@@ -214,7 +214,7 @@ def test_every_initialisation_is_stable_and_trains(init: str) -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_of_kernel_and_response(rule: str) -> None:
-    ssm = make(2, 4, discretisation=rule, **RULES[rule]).double()
+    ssm = make(2, 4, discretization=rule, **RULES[rule]).double()
     parameters = tuple(ssm.parameters())
     omega = torch.linspace(0, torch.pi, 5, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda *_: ssm.kernel(11), parameters)
@@ -280,8 +280,8 @@ def test_generator_decides_everything() -> None:
         ({"dt_min": 0.0}, ValueError, "dt_min"),
         ({"dt_max": math.inf}, ValueError, "dt_max"),
         ({"dt_max": "big"}, TypeError, "dt_max"),
-        ({"discretisation": "tustin"}, ValueError, "discretisation"),
-        ({"discretisation": None}, ValueError, "discretisation"),
+        ({"discretization": "tustin"}, ValueError, "discretization"),
+        ({"discretization": None}, ValueError, "discretization"),
     ],
 )
 def test_bad_arguments_are_named(options: dict, error: type[Exception], name: str) -> None:

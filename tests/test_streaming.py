@@ -219,8 +219,8 @@ def test_a_loader_in_single_precision() -> None:
     for method in SUMS:
         streamed = accumulate(loader).result(method)
         assert difference(streamed, estimate_task_spectrum(single, y, method=method)) < 1e-9
-    unlabelled = accumulate(iter([single[:100], single[100:]]))
-    assert difference(unlabelled.result("flat"), estimate_task_spectrum(single, method="flat")) < 1e-9
+    unlabeled = accumulate(iter([single[:100], single[100:]]))
+    assert difference(unlabeled.result("flat"), estimate_task_spectrum(single, method="flat")) < 1e-9
 
 
 def chunk(index: int) -> list[tuple[np.ndarray, np.ndarray]]:

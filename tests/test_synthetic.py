@@ -26,13 +26,13 @@ def test_autocovariance_is_the_integral_of_the_spectrum(beta: float) -> None:
 
 
 @given(st.floats(0, math.pi), st.sampled_from([0, 1, 2]), st.integers(0, 2**31))
-def test_band_functionals_have_unit_variance_in_their_band(centre: float, beta: int, seed: int) -> None:
+def test_band_functionals_have_unit_variance_in_their_band(center: float, beta: int, seed: int) -> None:
     r = autocovariance(beta, 64)
-    w = band_functionals(centre, r, 3, generator=np.random.default_rng(seed))
+    w = band_functionals(center, r, 3, generator=np.random.default_rng(seed))
     assert np.allclose(np.diag(w @ scipy.linalg.toeplitz(r) @ w.T), 1)
     omega = 2 * np.pi * np.fft.rfftfreq(64)
     power = np.abs(np.fft.rfft(w)) ** 2
-    far = np.abs(omega - centre) > 1.0
+    far = np.abs(omega - center) > 1.0
     assert power[:, far].sum() < 1e-3 * power.sum()
 
 
@@ -63,7 +63,7 @@ def test_generated_sets_load_like_the_others() -> None:
 
 def test_bad_arguments_are_named() -> None:
     generator = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="centre"):
+    with pytest.raises(ValueError, match="center"):
         band_functionals(4.0, np.ones(8), 1, generator=generator)
     with pytest.raises(ValueError, match="r must have an even length, got 7"):
         band_functionals(1.0, np.ones(7), 1, generator=generator)

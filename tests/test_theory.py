@@ -43,18 +43,18 @@ def layer(n_channels: int, length: int) -> np.ndarray:
     return seeded_ssm(n_channels, 16, seed=0, dt_min=0.05, dt_max=0.2).kernel(length).numpy()
 
 
-COLOURS = {
+COLORS = {
     "white": lambda L: None,
     "stationary": lambda L: 0.7 ** np.arange(L),
     "any": lambda L: scipy.linalg.toeplitz(0.7 ** np.arange(L)) * np.outer(*[np.linspace(0.5, 1.5, L)] * 2),
 }
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_dense_spectrum_is_that_of_the_gram_matrix_of_many_samples(colour: str, n_channels: int) -> None:
+def test_dense_spectrum_is_that_of_the_gram_matrix_of_many_samples(color: str, n_channels: int) -> None:
     """Independent path: the squared singular values of T Sigma^(1/2) stacked, and the target's law by its variance."""
-    kernels, covariance, w = layer(n_channels, 48), COLOURS[colour](48), np.cos(np.arange(48.0))
+    kernels, covariance, w = layer(n_channels, 48), COLORS[color](48), np.cos(np.arange(48.0))
     spectrum = kernel_spectrum(kernels, covariance, target=w)
     full = np.eye(48) if covariance is None else covariance
     full = scipy.linalg.toeplitz(full) if full.ndim == 1 else full
@@ -68,12 +68,12 @@ def test_dense_spectrum_is_that_of_the_gram_matrix_of_many_samples(colour: str, 
     assert np.allclose(kernel_spectrum(kernels, covariance).eigenvalues, spectrum.eigenvalues, atol=1e-10)
 
 
-@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("color", COLORS)
 @pytest.mark.parametrize("n_channels", [1, 3])
-def test_fast_spectrum_predicts_the_dense_learning_curve(colour: str, n_channels: int) -> None:
+def test_fast_spectrum_predicts_the_dense_learning_curve(color: str, n_channels: int) -> None:
     """Broad responses: the probes' error is that of a mean over as many eigenvalues as matter."""
     kernels = np.random.default_rng(0).normal(size=(n_channels, 256)) * 0.7 ** np.arange(256)
-    covariance = COLOURS[colour](256)
+    covariance = COLORS[color](256)
     w = np.cos(1.2 * np.arange(256.0)) * np.hanning(256)
     dense, fast = (
         kernel_spectrum(kernels, covariance, target=w, method=method, n_probes=400) for method in ("dense", "fast")

@@ -97,14 +97,14 @@ def test_a_step_is_that_of_adamw() -> None:
     model, other = make(), make()
     x, y = tones(64, 0)
     run(model, max_steps=2, evaluate_every=1, patience=9)
-    optimiser = torch.optim.AdamW(other.parameter_groups(lr=0.02))
+    optimizer = torch.optim.AdamW(other.parameter_groups(lr=0.02))
     order = np.random.default_rng([0, 0]).permutation(64)
     losses, states = [], []
     for index in (order[:32], order[32:]):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         output = other(torch.tensor(x[index], dtype=torch.float32))
         torch.nn.functional.cross_entropy(output, torch.tensor(y[index])).backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(evaluate(other, *tones(32, 1)).loss)
         states.append({name: value.clone() for name, value in other.state_dict().items()})
     best = states[int(np.argmin(losses))]

@@ -205,9 +205,9 @@ def test_steps_follow_the_range_and_the_autocorrelation() -> None:
     acf = _prepare(dataclasses.replace(wide, init="acf"))
     x = acf.data[0][:, :, 0].astype(float)  # 784 steps; the Toeplitz matrix of the autocorrelation, all of it
     lags = np.array([np.mean(x[:, lag:] * x[:, : x.shape[1] - lag]) for lag in range(x.shape[1])])
-    centre = (x.shape[1] * np.linalg.eigvalsh(scipy.linalg.toeplitz(lags))[-1]) ** -0.5
+    center = (x.shape[1] * np.linalg.eigvalsh(scipy.linalg.toeplitz(lags))[-1]) ** -0.5
     low, high = autocorrelation_steps(x, ratio=1.5)
-    np.testing.assert_allclose([low, high], centre * 1.5 ** np.array([-0.5, 0.5]), rtol=1e-6)
+    np.testing.assert_allclose([low, high], center * 1.5 ** np.array([-0.5, 0.5]), rtol=1e-6)
     dt = acf.model.ssms[0].dt
     assert low <= dt.min() < 1.02 * low < 0.98 * high < dt.max() <= high
     white = np.random.default_rng(0).normal(size=(100, 400))

@@ -25,8 +25,8 @@ def origins() -> list[list[str]]:
     for name in sets.available():
         known = sets.describe(name)
         cite = " ".join(f"{{cite:p}}`{key}`" for key in re.findall(r"\[(\w+)\]", known.citation)) or known.citation
-        together.setdefault((origin(known.source), known.licence, cite), []).append(f"`{name}`")
-    return [["sets", "from", "licence", "cite"], *([", ".join(names), *rest] for rest, names in together.items())]
+        together.setdefault((origin(known.source), known.license, cite), []).append(f"`{name}`")
+    return [["sets", "from", "license", "cite"], *([", ".join(names), *rest] for rest, names in together.items())]
 
 
 def origin(source: str) -> str:

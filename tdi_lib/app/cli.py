@@ -71,7 +71,7 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 )
 @click.version_option(importlib.metadata.version("tdi-lib"), prog_name="tdi")
 def cli() -> None:
-    """Task-dependent initialisation of state space models.
+    """Task-dependent initialization of state space models.
 
     Ask your data whether a start matched to the task is worth it, then write one:
 
@@ -91,7 +91,7 @@ def cli() -> None:
 def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path | None, **options: Any) -> None:
     """Say whether a matched start is worth it on DATA.
 
-    DATA is a file of labelled sequences, one per row or entry: CSV, TSV, UCR .ts or .tsv, Parquet, Arrow, Feather, NPY
+    DATA is a file of labeled sequences, one per row or entry: CSV, TSV, UCR .ts or .tsv, Parquet, Arrow, Feather, NPY
     or NPZ. What was understood of it, whether the targets depend on its spectrum (with a p-value), where the bands
     are, how far the common starts are from them and what is to be gained comes out, headed by a plain verdict: use
     it, try it, or do not bother.
@@ -167,7 +167,7 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
         "n_channels": x.shape[2],
         "d_model": options["d_model"],
         "d_state": options["d_state"],
-        "discretisation": ssm.discretisation,
+        "discretization": ssm.discretization,
         "seed": options["seed"],
         "matched": bool(done.changed),
         "spectral_loss_before": done.loss_before,

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from tdi_lib.samples import CheckedSamples, lengths_of, positive_int, real_number, standardise_targets
+from tdi_lib.samples import CheckedSamples, lengths_of, positive_int, real_number, standardize_targets
 from tdi_lib.spectrum import (
     ENOUGH,
     TaskSpectrum,
@@ -98,7 +98,7 @@ class Diagnosis:
         structure: the permutation test.
         quantiles: frequencies below which 5, 50 and 95 % of the task's importance lie, rad/sample.
         bands: where the densest 80 % of it lie, low to high.
-        distances: :func:`~tdi_lib.tdi.spectral_loss` to the task (0 to 2) of each common initialisation, of the
+        distances: :func:`~tdi_lib.tdi.spectral_loss` to the task (0 to 2) of each common initialization, of the
             ``flat`` bank and of the matched layer (``tdi``).
         held_out: the default (``lin``) against the matched layer on held-out halves.
         against_flat: the ``flat`` bank, which sees no target, against the matched layer.
@@ -239,9 +239,9 @@ def recommend(
 ) -> tuple[str, str, str]:
     """The rule: a verdict, its reason, and what to start from (``lin``, ``flat`` or ``tdi``).
 
-    ``do not bother`` if the p-value of the structure exceeds 0.05, or the held-out comparison does not favour the
+    ``do not bother`` if the p-value of the structure exceeds 0.05, or the held-out comparison does not favor the
     matched start by more than one standard error, or the forecast, where there is one, is no gain. ``use it`` if the
-    comparison favours it by more than two, takes at least a tenth off the default's miss, and the forecast, where there
+    comparison favors it by more than two, takes at least a tenth off the default's miss, and the forecast, where there
     is one, is a gain on every half of the samples. Else ``try it``. Where the matched start is no better but the flat
     bank, blind to the targets, is by more than two standard errors, ``try it`` means that bank; where both are, it is
     said.
@@ -430,10 +430,10 @@ def _forecast(default: DiagonalSSM, x: np.ndarray, y: np.ndarray, n_samples: int
     gain = forecast_gain(kernels, matched, spectrum, n_samples, noise)
     gains = [gain]
     generator = np.random.default_rng(seed)
-    order = np.lexsort(standardise_targets(y, len(x)).T)
+    order = np.lexsort(standardize_targets(y, len(x)).T)
     pairs = len(order) // 2
     for _ in range(_N_SPLITS):
-        # of two neighbours in the order of the targets one goes left, one right: both halves hold all classes
+        # of two neighbors in the order of the targets one goes left, one right: both halves hold all classes
         side = generator.integers(2, size=pairs)
         left = order[2 * np.arange(pairs) + side]
         right = order[2 * np.arange(pairs) + 1 - side]
@@ -451,7 +451,7 @@ def _quantiles(omega: np.ndarray, importance: np.ndarray) -> tuple[float, float,
 
 
 def _bands(omega: np.ndarray, importance: np.ndarray) -> tuple[Band, ...]:
-    """The densest frequencies that hold ``_SHARE`` of the importance, neighbours joined, each bin its full width."""
+    """The densest frequencies that hold ``_SHARE`` of the importance, neighbors joined, each bin its full width."""
     shares = importance / importance.sum()
     order = np.argsort(-shares, kind="stable")
     needed = int(np.searchsorted(np.cumsum(shares[order]), _SHARE)) + 1

@@ -1,4 +1,4 @@
-"""Labelled sequences from a file: CSV, TSV, Parquet, Arrow/Feather, NPY, NPZ and UCR's ``.ts`` and ``.tsv``.
+"""Labeled sequences from a file: CSV, TSV, Parquet, Arrow/Feather, NPY, NPZ and UCR's ``.ts`` and ``.tsv``.
 
 A table holds one sample per row: its target, and one column per time step (or, in Parquet and Arrow, one column of
 lists per channel). What could be meant in two ways is decided by a rule that is stated here and reported in

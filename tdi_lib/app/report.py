@@ -28,7 +28,7 @@ ORDERS = {
     "first": "first order: the targets follow the wave form itself",
     "second": "second order: the targets follow the power in a band, whatever the phase",
 }
-COLOURS = {"use it": "#0b5d3b", "try it": "#0b3c6f", "do not bother": "#5a5a5a"}
+COLORS = {"use it": "#0b5d3b", "try it": "#0b3c6f", "do not bother": "#5a5a5a"}
 SCALE = "0: the same spectrum; 2: nothing in common"
 WIDTH = 72
 COMMANDS = {
@@ -162,7 +162,7 @@ def html_report(found: Diagnosis, understood: str, source: str, version: str, da
         title=say(f"Task spectrum of {source}"),
         source=say(source),
         verdict=say(found.verdict[0].upper() + found.verdict[1:]),
-        colour=COLOURS[found.verdict],
+        color=COLORS[found.verdict],
         reason=say(found.reason),
         n=say(n),
         p=f"{found.structure.p_value:.2g}",
@@ -186,8 +186,8 @@ body {{ margin: 0 auto; padding: 1rem; max-width: 44rem; font: 1rem/1.5 system-u
   background: #fff; overflow-wrap: anywhere; }}
 h1 {{ font-size: 1.15rem; font-weight: 600; margin: .5rem 0 1rem; }}
 h2 {{ font-size: 1.05rem; margin: 2rem 0 .5rem; }}
-.verdict {{ border-left: .4rem solid {colour}; background: #f4f6f8; padding: .8rem 1rem; }}
-.verdict strong {{ display: block; font-size: 1.6rem; line-height: 1.2; color: {colour}; }}
+.verdict {{ border-left: .4rem solid {color}; background: #f4f6f8; padding: .8rem 1rem; }}
+.verdict strong {{ display: block; font-size: 1.6rem; line-height: 1.2; color: {color}; }}
 .verdict p {{ margin: .4rem 0 0; }}
 dl {{ margin: 0; display: grid; grid-template-columns: 7rem 1fr; gap: .45rem 1rem; }}
 dt {{ font-weight: 600; }}
@@ -269,8 +269,8 @@ def _draw_spectrum(ax: Any, found: Diagnosis) -> None:
 def _draw_distances(ax: Any, found: Diagnosis) -> None:
     names = list(found.distances)[::-1]
     values = [found.distances[name] for name in names]
-    colours = ["#d55e00" if name == "tdi" else "#0b3c6f" for name in names]
-    bars = ax.barh([NAMES[name] for name in names], values, color=colours, height=0.65)
+    colors = ["#d55e00" if name == "tdi" else "#0b3c6f" for name in names]
+    bars = ax.barh([NAMES[name] for name in names], values, color=colors, height=0.65)
     ax.bar_label(bars, [f"{value:.2f}" for value in values], padding=3)
     ax.set(xlim=(0, 2.2), xlabel="distance from the task's spectrum")
     ax.grid(axis="y", visible=False)

@@ -134,7 +134,7 @@ class Claim:
         return _checked(**fields)
 
     def to_html(self) -> str:
-        """A small box for the page; the verdict is a word and a sign, never colour alone."""
+        """A small box for the page; the verdict is a word and a sign, never color alone."""
         rows = {"Measured": self.value_text, "Expected": self.expected_text, "Source": self.source}
         cells = "".join(f"<div><dt>{k}</dt><dd>{escape(v)}</dd></div>" for k, v in rows.items())
         return (

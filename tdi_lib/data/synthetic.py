@@ -1,4 +1,4 @@
-"""Tasks whose truth is known: coloured inputs, targets that listen to one band, tones of random phase."""
+"""Tasks whose truth is known: colored inputs, targets that listen to one band, tones of random phase."""
 
 import math
 
@@ -44,7 +44,7 @@ def autocovariance(beta: float, length: int) -> np.ndarray:
 
 
 def band_functionals(
-    centre: float, r: ArrayLike, count: int, *, generator: np.random.Generator, width: float = 0.15
+    center: float, r: ArrayLike, count: int, *, generator: np.random.Generator, width: float = 0.15
 ) -> np.ndarray:
     r"""Weights w (count, L) of linear targets :math:`w^\top u` that listen to one band; their variance is one.
 
@@ -52,7 +52,7 @@ def band_functionals(
     know more about such a w than its spectrum.
 
     Args:
-        centre: c, rad/sample, in [0, pi].
+        center: c, rad/sample, in [0, pi].
         r: autocovariance of the input (L,), from :func:`autocovariance`; L even.
         count: how many.
         generator: source of the phases.
@@ -66,7 +66,7 @@ def band_functionals(
     >>> (w @ scipy.linalg.toeplitz(r) * w).sum(axis=1).round(9)
     array([1., 1.])
     """
-    centre = real_number("centre", centre, low=0.0, high=math.pi)
+    center = real_number("center", center, low=0.0, high=math.pi)
     width = real_number("width", width, low=1e-6)
     count = positive_int("count", count)
     lags = real_array("r", r, ndim=(1,), what="autocovariance (L,)")
@@ -74,7 +74,7 @@ def band_functionals(
         raise ValueError(f"r must have an even length, got {lags.size}")
     omega = 2 * np.pi * np.fft.rfftfreq(lags.size)
     phase = np.exp(2j * np.pi * generator.random((count, omega.size)))
-    w = np.fft.irfft(np.exp(-((omega - centre) ** 2) / (4 * width**2)) * phase, n=lags.size)
+    w = np.fft.irfft(np.exp(-((omega - center) ** 2) / (4 * width**2)) * phase, n=lags.size)
     power = (w.T * scipy.linalg.matmul_toeplitz(lags, w.T)).sum(0)
     return w / np.sqrt(power)[:, None]
 

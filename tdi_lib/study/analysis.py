@@ -176,8 +176,8 @@ def grouped_mean(values: ArrayLike, groups: ArrayLike | None = None) -> Interval
     means = np.array([x[rows].mean() for rows in members])
     error = means.std(ddof=1) / np.sqrt(len(means))
     reach = float(scipy.stats.t.ppf(0.5 + _LEVEL / 2, len(means) - 1) * error)
-    centre = float(means.mean())
-    return Interval(centre, centre - reach, centre + reach)
+    center = float(means.mean())
+    return Interval(center, center - reach, center + reach)
 
 
 def grouped_bootstrap(

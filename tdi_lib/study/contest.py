@@ -69,23 +69,23 @@ class Samples(NamedTuple):
 
 
 @cache
-def input_covariance(colour: str) -> np.ndarray:
+def input_covariance(color: str) -> np.ndarray:
     """Of an input of unit variance (L, L)."""
-    return scipy.linalg.toeplitz(autocovariance(INPUTS[colour], LENGTH))
+    return scipy.linalg.toeplitz(autocovariance(INPUTS[color], LENGTH))
 
 
 @cache
-def _input_root(colour: str) -> np.ndarray:
-    return np.linalg.cholesky(input_covariance(colour))
+def _input_root(color: str) -> np.ndarray:
+    return np.linalg.cholesky(input_covariance(color))
 
 
-def band_power(centre: float, width: float = 0.15) -> np.ndarray:
-    """Power response |W|² (F,) of a task that listens around a centre, rad/sample.
+def band_power(center: float, width: float = 0.15) -> np.ndarray:
+    """Power response |W|² (F,) of a task that listens around a center, rad/sample.
 
     >>> round(float(OMEGA[band_power(1.2).argmax()]), 1)
     1.2
     """
-    return np.exp(-((OMEGA - centre) ** 2) / (2 * width**2))
+    return np.exp(-((OMEGA - center) ** 2) / (2 * width**2))
 
 
 def stationary_matrix(power: np.ndarray) -> np.ndarray:
@@ -100,7 +100,7 @@ def stationary_matrix(power: np.ndarray) -> np.ndarray:
     return scipy.linalg.circulant(np.fft.irfft(power, n=2 * (power.size - 1)))
 
 
-def draw_samples(colour: str, power: np.ndarray, n: int, noise: float, rng: np.random.Generator) -> Samples:
+def draw_samples(color: str, power: np.ndarray, n: int, noise: float, rng: np.random.Generator) -> Samples:
     """Samples of a functional with a power response (F,) and random phases; noise is its standard deviation.
 
     >>> x, y, w = draw_samples("red", band_power(1.2), 16, 0.3, np.random.default_rng(0))
@@ -108,23 +108,23 @@ def draw_samples(colour: str, power: np.ndarray, n: int, noise: float, rng: np.r
     ((16, 128), (16,), 1.0)
     """
     w = np.fft.irfft(np.sqrt(power) * np.exp(2j * np.pi * rng.random(OMEGA.size)), n=LENGTH)
-    return _labelled(w, colour, n, noise, rng)
+    return _labeled(w, color, n, noise, rng)
 
 
-def draw_from(root: np.ndarray, colour: str, n: int, noise: float, rng: np.random.Generator) -> Samples:
+def draw_from(root: np.ndarray, color: str, n: int, noise: float, rng: np.random.Generator) -> Samples:
     """The same with a functional drawn from a prior root rootᵀ."""
-    return _labelled(root @ rng.standard_normal(LENGTH), colour, n, noise, rng)
+    return _labeled(root @ rng.standard_normal(LENGTH), color, n, noise, rng)
 
 
-def _labelled(w: np.ndarray, colour: str, n: int, noise: float, rng: np.random.Generator) -> Samples:
-    w = w / np.sqrt(w @ input_covariance(colour) @ w)
-    x = rng.standard_normal((n, LENGTH)) @ _input_root(colour).T
+def _labeled(w: np.ndarray, color: str, n: int, noise: float, rng: np.random.Generator) -> Samples:
+    w = w / np.sqrt(w @ input_covariance(color) @ w)
+    x = rng.standard_normal((n, LENGTH)) @ _input_root(color).T
     return Samples(x, x @ w + noise * rng.standard_normal(n), w)
 
 
-def spectrum_of(power: np.ndarray, colour: str) -> TaskSpectrum:
+def spectrum_of(power: np.ndarray, color: str) -> TaskSpectrum:
     """The true spectrum of a task."""
-    s_u = (OMEGA + 0.2) ** -INPUTS[colour]
+    s_u = (OMEGA + 0.2) ** -INPUTS[color]
     return TaskSpectrum(OMEGA, power / power.mean(), s_u / s_u.mean(), "true", 1_000_000)
 
 
@@ -185,7 +185,7 @@ def forecast_error(root: np.ndarray, covariance: np.ndarray, prior: np.ndarray, 
 class Contest:
     """Learners that meet on the same training sets.
 
-    Names: ``S4D-Lin``; ``no filter`` (G = I); ``flat``, matched to the input's spectrum alone, as 1,024 unlabelled
+    Names: ``S4D-Lin``; ``no filter`` (G = I); ``flat``, matched to the input's spectrum alone, as 1,024 unlabeled
     sequences show it; one of :data:`ESTIMATORS`, a layer matched to what that estimator finds in the training set;
     ``oracle``, matched to the truth. With ``ideal`` before it a name is the stationary kernel of that spectrum.
     """
@@ -196,25 +196,25 @@ class Contest:
         self._flats: dict[str, list[np.ndarray]] = {}
         self._oracles: dict[tuple[str, bytes, int], np.ndarray] = {}
 
-    def flat(self, colour: str, k: int) -> np.ndarray:
+    def flat(self, color: str, k: int) -> np.ndarray:
         """The flat bank number k."""
-        if colour not in self._flats:
-            inputs = np.random.default_rng([self.seed, 1]).standard_normal((1024, LENGTH)) @ _input_root(colour).T
+        if color not in self._flats:
+            inputs = np.random.default_rng([self.seed, 1]).standard_normal((1024, LENGTH)) @ _input_root(color).T
             spectrum = estimate_task_spectrum(inputs, method="flat")
-            self._flats[colour] = [learner(matched_kernels(spectrum, k)) for k in range(LAYERS)]
-        return self._flats[colour][k]
+            self._flats[color] = [learner(matched_kernels(spectrum, k)) for k in range(LAYERS)]
+        return self._flats[color][k]
 
-    def oracle(self, colour: str, power: np.ndarray, k: int) -> np.ndarray:
+    def oracle(self, color: str, power: np.ndarray, k: int) -> np.ndarray:
         """The layer matched to the true spectrum, kept: it needs no samples."""
-        key = colour, power.tobytes(), k
+        key = color, power.tobytes(), k
         if key not in self._oracles:
-            self._oracles[key] = learner(matched_kernels(spectrum_of(power, colour), k))
+            self._oracles[key] = learner(matched_kernels(spectrum_of(power, color), k))
         return self._oracles[key]
 
     def root(
         self,
         name: str,
-        colour: str,
+        color: str,
         k: int,
         power: np.ndarray | None = None,
         estimate: TaskSpectrum | None = None,
@@ -225,14 +225,14 @@ class Contest:
         if name == "no filter":
             return np.eye(LENGTH)
         if name == "flat":
-            return self.flat(colour, k)
+            return self.flat(color, k)
         ideal, _, which = name.rpartition(" ")
         if ideal not in ("", "ideal") or which not in (*ESTIMATORS, "oracle"):
             raise ValueError(f"names must be known contestants, got {name!r}")
         if which == "oracle":
             if power is None:
                 raise ValueError(f"power must be given for {name!r}")
-            return stationary_matrix(np.sqrt(power)) if ideal else self.oracle(colour, power, k)
+            return stationary_matrix(np.sqrt(power)) if ideal else self.oracle(color, power, k)
         if estimate is None:
             raise ValueError(f"estimate must be given for {name!r}")
         return stationary_matrix(np.sqrt(estimate.power)) if ideal else learner(matched_kernels(estimate, k))
@@ -240,7 +240,7 @@ class Contest:
     def run(
         self,
         data: Samples,
-        colour: str,
+        color: str,
         names: Iterable[str],
         draw: int,
         power: np.ndarray | None = None,
@@ -250,7 +250,7 @@ class Contest:
 
         Args:
             data: the training set.
-            colour: of the input.
+            color: of the input.
             names: who competes.
             draw: number of the training set.
             power: true power response (F,); the oracles ask for it.
@@ -265,13 +265,13 @@ class Contest:
             which = name.rpartition(" ")[2]
             if which in ESTIMATORS and which not in spectra:
                 spectra[which] = estimate_task_spectrum(*(estimate_from or data[:2]), method=which)
-            root = self.root(name, colour, draw % LAYERS, power, spectra.get(which))
-            results[name] = ridge_errors(root, *data, input_covariance(colour))
+            root = self.root(name, color, draw % LAYERS, power, spectra.get(which))
+            results[name] = ridge_errors(root, *data, input_covariance(color))
         return results
 
     def repeat(
         self,
-        colour: str,
+        color: str,
         power: np.ndarray,
         names: Iterable[str],
         draws: int,
@@ -287,8 +287,8 @@ class Contest:
         """
         names, runs = list(names), []
         for draw in range(draws):
-            data = draw_samples(colour, power, n, noise, np.random.default_rng([self.seed, key, draw]))
-            runs.append(self.run(data, colour, names, draw, power if oracle_power is None else oracle_power))
+            data = draw_samples(color, power, n, noise, np.random.default_rng([self.seed, key, draw]))
+            runs.append(self.run(data, color, names, draw, power if oracle_power is None else oracle_power))
         return collect(runs)
 
 

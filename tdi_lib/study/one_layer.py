@@ -59,7 +59,7 @@ __all__ = [
 
 LENGTH, CHANNELS, D_STATE, NOISE = 128, 32, 32, 0.3
 BANDS = {"mid": 1.2, "high": 2.5, "low": 0.2}
-"""Centres of the bands that a target can listen to, rad/sample."""
+"""Centers of the bands that a target can listen to, rad/sample."""
 STARTS = ("lin", "flat", "tdi")
 SIZES, RATES = (32, 64, 128, 256, 512), (0, 1e-2, 1e-1)
 EVERY = 10
@@ -340,7 +340,7 @@ def regression_rows(
 
     Args:
         band: of :data:`BANDS`.
-        n: labelled samples, validation included.
+        n: labeled samples, validation included.
         rate: of the filters.
         draws: numbers of the training sets.
         max_steps: 300, or 400 for more than 128 samples.

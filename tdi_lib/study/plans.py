@@ -15,7 +15,7 @@ BANKS: dict[str, dict[str, Any]] = {
     "flat-half": {"method": "flat", "share": 0.5},
 }
 INITS = ("lin", "inv", "legs", "real", "random", "dfout", "scaled", "acf", *BANKS)
-"""What a trial can start from: named initialisations (``scaled``: S4D-Lin with frequencies times 3; ``random``:
+"""What a trial can start from: named initializations (``scaled``: S4D-Lin with frequencies times 3; ``random``:
 :func:`~tdi_lib.ssm.poles_random`, from a generator of its own, so that all else is as with S4D-Lin); ``acf``, S4D-Lin
 with steps from :func:`~tdi_lib.study.trial.autocorrelation_steps`; the ``flat`` bank; ours, ``tdi``, and ``guarded``,
 which is ours where the samples say that it helps and S4D-Lin elsewhere; the paper's, ``cross``; ``half`` and

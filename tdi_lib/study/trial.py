@@ -53,8 +53,8 @@ def autocorrelation_steps(x: ArrayLike, *, ratio: float = 100.0) -> tuple[float,
     )
     start = np.random.default_rng(0).normal(size=length)
     largest = scipy.sparse.linalg.eigsh(toeplitz, k=1, which="LA", v0=start, return_eigenvectors=False)[0]
-    centre, half = (length * largest) ** -0.5, math.sqrt(real_number("ratio", ratio, low=1.0))
-    return float(centre / half), float(centre * half)
+    center, half = (length * largest) ** -0.5, math.sqrt(real_number("ratio", ratio, low=1.0))
+    return float(center / half), float(center * half)
 
 
 @dataclasses.dataclass
@@ -251,7 +251,7 @@ def forecast_trial(trial: Trial) -> dict[str, Any]:
       (:func:`~tdi_lib.tdi.compare_starts`: the guard);
     - ``model_base`` and so on: the same for the pooled outputs of the whole untrained model, nonlinearities and mixing
       included (:func:`~tdi_lib.tdi.compare_features`);
-    - ``theory``: for a task of first order the logarithm of the ratio of the two generalisation errors, by the learning
+    - ``theory``: for a task of first order the logarithm of the ratio of the two generalization errors, by the learning
       curves of the two layers' kernels (:func:`~tdi_lib.tdi.forecast_gain`); None for others;
     - ``mismatch``: spectral loss of the default first layer to the task's spectrum; ``method``: order of the task;
     - ``forecast_seconds``: what all this took.
