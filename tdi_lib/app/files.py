@@ -110,7 +110,7 @@ def read(
     out and said so.
 
     Args:
-        path: the file; its ending says what it holds (:data:`FORMATS`).
+        path: the file; its ending says what it holds (``FORMATS``).
         target: column of the targets: a name, or a number from 0. For NPZ the name of the array.
         target_file: a second file of any of these formats with one target per row and nothing else.
         drop: columns to leave out.

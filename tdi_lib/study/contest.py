@@ -80,7 +80,7 @@ def _input_root(color: str) -> np.ndarray:
 
 
 def band_power(center: float, width: float = 0.15) -> np.ndarray:
-    """Power response |W|² (F,) of a task that listens around a center, rad/sample.
+    """Power response ``|W|²`` (F,) of a task that listens around a center, rad/sample.
 
     >>> round(float(OMEGA[band_power(1.2).argmax()]), 1)
     1.2
@@ -186,7 +186,7 @@ class Contest:
     """Learners that meet on the same training sets.
 
     Names: ``S4D-Lin``; ``no filter`` (G = I); ``flat``, matched to the input's spectrum alone, as 1,024 unlabeled
-    sequences show it; one of :data:`ESTIMATORS`, a layer matched to what that estimator finds in the training set;
+    sequences show it; one of ``ESTIMATORS``, a layer matched to what that estimator finds in the training set;
     ``oracle``, matched to the truth. With ``ideal`` before it a name is the stationary kernel of that spectrum.
     """
 
