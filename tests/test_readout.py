@@ -7,13 +7,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tdi_lib import readout
 from tdi_lib.readout import RIDGES, RandomConvolutions, ridge_readout_
 from tdi_lib.ssm import SequenceModel, TimeStatistics
 from tdi_lib.tdi import flat_init_, tdi_init_
-from tdi_lib.training import fit, fit_many, load_weights, predict, save_weights
+from tdi_lib.training import fit, fit_many, predict
 
 LENGTH = 40
 
@@ -295,8 +296,8 @@ def test_travels_as_safetensors(tmp_path: Path) -> None:
     x, y = series(40, 0)
     model, other = make(), make(seed=5)
     ridge_readout_(model, x, y)
-    save_weights(model, tmp_path / "w.safetensors")
-    load_weights(other, tmp_path / "w.safetensors")
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
     assert torch.equal(predict(model, x), predict(other, x))
 
 
