@@ -306,8 +306,8 @@ def tdi_init_(
         solver, share: as for :func:`match_power_spectrum_`; ``resolutions`` need ``nnls``.
         gain: as for :func:`place_scalogram_`; ``default`` needs ``resolutions``.
         guard: first ask the samples (:func:`compare_starts`): a spectrum is estimated on each half of
-            them and matched, and unless the matched layer misses by clearly less on the other half the model stays as
-            it is. It costs two more estimates and matches, and some of the gain where samples are few.
+            them and matched, and unless the matched layer has a clearly lower error on the other half the model stays
+            as it is. It costs two more estimates and matches, and some of the gain where samples are few.
         readout: ``ridge`` ends with :func:`~tdi_lib.readout.ridge_readout_` on the model, whatever the guard said. The
             model must have a ``decoder``; ``lengths`` are for the estimate and for it. If it fails all is as it was.
         groups: of every sample (P,), such as its speaker: the read-out leaves a group out as a whole.
@@ -990,7 +990,7 @@ class Comparison:
 
     @property
     def better(self) -> bool:
-        """Whether the rival misses by less, and by more than one standard error less."""
+        """Whether the rival has the lower error, by more than one standard error."""
         return self.difference + self.standard_error < 0
 
 

@@ -214,9 +214,6 @@ def test_a_stripped_notebook_is_noticed(kept: str, executed: dict[str, Any]) -> 
 
 # ---- Prose with a little code -----------------------------------------------------------------
 
-FOLDED = {"01", "02", "03", "04", "05"}
-"""Chapters that show no more code than a reader needs."""
-CHAPTERS = [path for path in NOTEBOOKS if path.stem[:2] in FOLDED]
 FOLDS = re.compile("hide-(input|cell)|remove-.*")
 
 
@@ -230,7 +227,7 @@ def sources(path: Path, *, folded: bool) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_shows_one_screen_of_code(path: Path) -> None:
     lines = [line for source in sources(path, folded=False) for line in source.splitlines() if line.strip()]
     assert len(lines) <= 60, "fold set-up, claims, asserts, tables and figures (tag `hide-input`)"
@@ -238,7 +235,7 @@ def test_a_chapter_shows_one_screen_of_code(path: Path) -> None:
 
 def test_no_function_is_defined_in_two_notebooks() -> None:
     homes: dict[str, set[str]] = {}
-    for path in CHAPTERS:
+    for path in NOTEBOOKS:
         for source in sources(path, folded=True):
             for node in ast.walk(ast.parse(re.sub(r"(?m)^[%!].*$", "", source))):
                 if isinstance(node, ast.FunctionDef):

@@ -261,14 +261,15 @@ def recommend(
             gain = f"{signed(flat.difference, '.2g')} ± {flat.standard_error:.1g}"
             return "try it", f"{reason}, but a flat bank, blind to the targets, is better ({gain}).", "flat"
         return "do not bother", f"{reason}.", "lin"
+    held = "On held-out samples a matched initialization has"
     if forecast is not None and forecast.gain <= 0:
-        reason = f"On held-out samples a matched start misses by a little less ({step}), but theory foresees no gain."
+        reason = f"{held} a slightly lower error ({step}), but theory foresees no gain."
         return "do not bother", reason, "lin"
     strong = held_out.difference + 2 * held_out.standard_error < 0 and held_out.rival <= _WORTH * held_out.base
     if strong and (forecast is None or forecast.low > 0):
-        verdict, reason = "use it", f"On held-out samples a matched start misses by clearly less ({step})"
+        verdict, reason = "use it", f"{held} a clearly lower error ({step})"
     else:
-        verdict, reason = "try it", f"On held-out samples a matched start misses by less, but not by much ({step})"
+        verdict, reason = "try it", f"{held} a lower error, but not by much ({step})"
     if not against_flat.better:
         reason += "; a flat bank, blind to the targets, does as well here"
     return verdict, reason + ".", "tdi"

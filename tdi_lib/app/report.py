@@ -218,7 +218,8 @@ code {{ background: #f4f6f8; padding: .1rem .3rem; }}
 targets depend on. Nothing was trained: the layer is as it starts, and a linear read-out is fitted on one half of the
 samples and tested on the other. A deep model may make more or less of its start than that.</p>
 <p>“Do not bother”: no structure beyond chance (p above 0.05), or held-out samples or theory that see no gain. “Use it”:
-the matched start misses by less, by more than two standard errors and a tenth, and theory, where it applies, agrees.
+the matched initialization has a lower error, by more than two standard errors and a tenth, and theory, where it
+applies, agrees.
 “Try it”: in between, or the flat bank alone is better than the default. Samples are taken to be independent; for
 overlapping windows of one recording p is too small.</p>
 {next}
