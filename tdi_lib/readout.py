@@ -106,7 +106,8 @@ class ReadoutReport:
         evidence: of each, log marginal likelihood in nats (R,).
         temperature: what the scores of one-hot targets are divided by to be logits; None for real targets.
         loss: of the samples left out, in nats with that temperature; mean squared error for real targets.
-        accuracy: of the samples left out; None for real targets.
+        accuracy: of the samples left out; None for real targets. Where there is nothing to learn it lies below
+            chance, for leaving a sample out makes the other class the larger one: judge by ``loss``.
         n_samples: P.
         n_features: F.
         n_groups: number of groups; P without groups.
