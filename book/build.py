@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
             count = execute_changed(profile, force=options.force, only=options.only, jobs=options.jobs)
         if options.record:
             print("recorded:", ", ".join(record_outputs()) or "nothing new")
-        html = ROOT / "_build" / ("html" if options.profile == "book" else f"{profile}/html")
+        html = ROOT / "_build" / ("html" if profile in (None, "book") else f"{profile}/html")
         page = pages(mirror(profile), html)
     except Failed as failure:
         print(f"\n{failure}", file=sys.stderr)
