@@ -474,15 +474,16 @@ class TimeStatistics(nn.Module):
 
     def forward(self, h: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B F"]:
         """Statistics over time; where ``mask`` is False a step does not count."""
-        z = h / self.scale
+        z = h / (self.width * self.scale)  # in widths of the sigmoid: every pass over (B L H) costs as much as the filters
         if mask is None:
             average = lambda v: v.mean(dim=1)  # noqa: E731
         else:
             weights = (mask / mask.sum(dim=1, keepdim=True)).to(z.dtype)[:, :, None]  # (B L 1)
             average = lambda v: (v * weights).sum(dim=1)  # noqa: E731
-        parts = [average(torch.sigmoid((z - threshold) / self.width)) for threshold in self.thresholds.T]
+        parts = [average((z - threshold / self.width).sigmoid_()) for threshold in self.thresholds.T]
         if self.moments:
-            parts += [(average(z**2) + _QUIET).log(), average(z), average(z.tanh())]
+            power, center = average(z.square()) * self.width**2, average(z) * self.width
+            parts += [(power + _QUIET).log(), center, average((z * self.width).tanh_())]
         return (torch.cat(parts, dim=1) - self.mean) / self.deviation
 
     @torch.no_grad()

@@ -22,6 +22,23 @@ which is ours where the samples say that it helps and S4D-Lin elsewhere; the pap
 ``flat-half``: every second channel of the first layer from ours, or from the flat bank, the others S4D-Lin's."""
 
 
+UNTRAINED: dict[str, dict[str, Any] | None] = {
+    "lin": None,
+    "flat": {"method": "flat", "resolutions": "auto"},
+    **{f"flat-{decay}": {"method": "flat", "resolutions": [decay]} for decay in (0.2, 0.05, 0.02, 0.008)},
+    "tdi": {},
+    "cross": {"method": "cross"},
+    "scalogram": {"resolutions": "auto"},
+    **{f"scalogram-{decay}": {"resolutions": [decay]} for decay in (0.2, 0.05, 0.02, 0.008)},
+    "convolutions": None,
+    "bands": None,
+}
+"""What a trial with a closed-form read-out can start from: S4D-Lin; flat banks, which see no label, of mixed decays and
+of one decay per sample; filters matched to the labels at the book's one decay (``tdi``), by the paper's cross-spectrum,
+at the decays of the task's scalogram and at single ones; and two rivals without filters of a state space model:
+random convolutions, and log-powers of the sequence's periodogram in bands."""
+
+
 @dataclasses.dataclass(frozen=True, order=True)
 class Trial:
     """One training run. Two trials that differ only in ``init`` share data, batches and every other initial value.
@@ -30,7 +47,7 @@ class Trial:
         dataset: a name of :func:`tdi_lib.data.sets.available`.
         n: training examples, the validation part included.
         seed: of the subset, the initial values and the order of batches.
-        init: one of :data:`INITS`.
+        init: one of :data:`INITS`, or with a ``ridge`` read-out of :data:`UNTRAINED`.
         d_model: see :class:`~tdi_lib.ssm.SequenceModel` for this and the next two.
         d_state: full state size.
         n_layers: depth.
@@ -60,6 +77,7 @@ class Trial:
     dt_min: float = 1e-3
     dt_max: float = 1e-1
     pretrain_steps: int = 0
+    readout: str = "gradient"
 
 
 TOGETHER = ("dataset", "d_model", "d_state", "n_layers", "max_steps", "patience", "batch_size", "lr")

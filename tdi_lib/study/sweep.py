@@ -41,6 +41,7 @@ import pyarrow.parquet
 
 from tdi_lib.records import provenance
 from tdi_lib.study.analysis import complete, read_rows, read_study
+from tdi_lib.study.closed_form import run_closed_form
 from tdi_lib.study.plans import FIELDS, STUDIES, TOGETHER, Trial, trial_of
 from tdi_lib.study.trial import forecast_trial, run_trial, run_trials
 
@@ -306,9 +307,13 @@ def record_study(
 
 
 def run_config(config: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`~tdi_lib.study.trial.run_trial` adds to a configuration, and where it comes from, in plain values."""
-    origin = provenance()
-    return _measured(config, run_trial(Trial(**config)), origin)
+    """What a run adds to a configuration, and where it comes from, in plain values.
+
+    It is :func:`~tdi_lib.study.trial.run_trial`, or with a ``ridge`` read-out
+    :func:`~tdi_lib.study.closed_form.run_closed_form`.
+    """
+    origin, trial = provenance(), Trial(**config)
+    return _measured(config, run_closed_form(trial) if trial.readout == "ridge" else run_trial(trial), origin)
 
 
 def forecast_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -104,6 +104,7 @@ def _load(name: str) -> sets.SequenceDataset:
 
 
 def _prepare(trial: Trial) -> _Prepared:
+    one_of("trial.readout", trial.readout, ("gradient",))
     one_of("trial.init", trial.init, INITS)
     bank = trial.init in BANKS
     if not bank and trial.layers != "first":
