@@ -133,6 +133,7 @@ def test_activities_are_cut_within_and_split_by_person(tmp_path):
     assert x[:9, 0, 0].tolist() == [256, 320, 384, 768, 832, 896, 1024, 1088, 1152]
     assert (np.diff(x[:, :, 0], axis=1) == 1).all()
     assert arrays["classes"].tolist()[:2] == ["walking", "walking upstairs"]
+    assert arrays["groups"].tolist() == [1] * 12 and arrays["groups_test"].tolist() == [2] * 18
 
 
 def watch_archive(pickled: bytes) -> tuple[str, bytes]:
@@ -158,6 +159,8 @@ def test_watch_is_cut_and_split_by_person(tmp_path):
     assert arrays["x_train"].shape == (1 + 2 + 0 + 3 * 6 - 3, 256, 6) and arrays["x_test"].shape == (6, 256, 6)
     assert (arrays["x_test"][:, 0, 0] // 1000).tolist() == [4, 4, 4, 9, 9, 9]  # persons 5 and 10
     assert arrays["x_train"][:3, 0, 0].tolist() == [0, 1000, 1128]
+    np.testing.assert_array_equal(arrays["groups"], arrays["x_train"][:, 0, 0] // 1000 + 1)
+    assert arrays["groups_test"].tolist() == [5] * 3 + [10] * 3
     assert arrays["y_test"].tolist() == [4, 4, 4, 2, 2, 2]
     assert arrays["classes"].tolist() == labels
 
@@ -310,6 +313,10 @@ def test_prompts_lose_silence_and_are_split_by_name(tmp_path):
     np.testing.assert_allclose(arrays["x_train"][:, -1, 0], np.repeat(np.arange(1, 6), 4) / 10, atol=1e-4)
     assert arrays["y_test"].tolist() == [0, 1, 2, 3, 4]
     assert arrays["classes"].tolist() == ["English", "Spanish", "French", "Italian", "Russian"]
+    assert (
+        arrays["groups"].tolist() == [f"{name}.wav" for name in "abcd"] * 5
+        and arrays["groups_test"].tolist() == ["digits/e.wav"] * 5
+    )
 
 
 @pytest.mark.parametrize(

