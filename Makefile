@@ -85,5 +85,5 @@ clean: ## remove what was built; .venv stays
 	  > /dev/null 2>&1; then backend=; \
 	  echo "PyTorch's own index is out of reach: taking the build of torch there is (on Linux it may bring CUDA libraries)"; \
 	fi; \
-	$(BIN)/uv pip install --compile-bytecode $$backend -c constraints.txt -e '.[cli,train,book,test]'
+	$(BIN)/uv pip install --compile-bytecode $$backend -c constraints.txt -e '.[cli,data,train,book,test]'
 	touch $@

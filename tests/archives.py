@@ -6,6 +6,7 @@ import copyreg
 import gzip
 import io
 import pickle
+import struct
 import tarfile
 import wave
 import zipfile
@@ -59,6 +60,54 @@ def recording(samples: np.ndarray, rate: int, channels: int = 1) -> bytes:
         sound.setparams((channels, 2, rate, 0, "NONE", ""))
         sound.writeframes(np.round(np.asarray(samples) * 32767).astype("<i2").tobytes())
     return buffer.getvalue()
+
+
+def soundfont(
+    sounds: list[tuple[str, int, int, np.ndarray]],
+    instruments: list[list[dict[int, int]]],
+    presets: list[tuple[int, list[dict[int, int]]]],
+    **replaced: bytes | None,
+) -> bytes:
+    """A SoundFont of sounds (name, rate, type, 16-bit samples), and of zones: generators by operator.
+
+    ``presets`` are of (bank, zones). Chunks are ``replaced``, by None where they are to be absent.
+    """
+    pcm, headers = b"", b""
+    for name, rate, kind, samples in sounds:
+        start, pcm = len(pcm) // 2, pcm + samples.astype("<i2").tobytes() + bytes(92)
+        end = start + len(samples)
+        headers += struct.pack("<20s5IBbHH", name.encode(), start, end, start, end, rate, 60, 0, 0, kind)
+    chunks = {"smpl": pcm, "shdr": headers + struct.pack("<20s5IBbHH", b"EOS", 0, 0, 0, 0, 0, 0, 0, 0, 0)}
+    chunks["phdr"], chunks["pbag"], chunks["pgen"] = _zones([zones for _, zones in presets])
+    banks = [bank for bank, _ in presets] + [0]
+    owners = zip(banks, struct.unpack(f"<{len(banks)}H", chunks["phdr"]), strict=True)
+    chunks["phdr"] = b"".join(struct.pack("<20s3H3I", b"preset", 0, bank, zone, 0, 0, 0) for bank, zone in owners)
+    chunks["inst"], chunks["ibag"], chunks["igen"] = _zones(instruments)
+    owners = struct.unpack(f"<{len(instruments) + 1}H", chunks["inst"])
+    chunks["inst"] = b"".join(struct.pack("<20sH", b"instrument", zone) for zone in owners)
+    chunks = {name: body for name, body in (chunks | replaced).items() if body is not None}
+    parts = {
+        name: name.encode() + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        for name, body in chunks.items()
+    }
+    lists = [b"INFOICRD\x05\0\0\0today\0", b"sdta" + parts.pop("smpl", b""), b"pdta" + b"".join(parts.values())]
+    body = b"sfbk" + b"".join(b"LIST" + struct.pack("<I", len(part)) + part for part in lists)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _zones(owners: list[list[dict[int, int]]]) -> tuple[bytes, bytes, bytes]:
+    """First zone of each owner, first generator of each zone, generators: each table with its closing record."""
+    starts, bags, generators = [0], [0], b""
+    for zones in owners:
+        for zone in zones:
+            generators += b"".join(struct.pack("<Hh", *pair) for pair in zone.items())
+            bags.append(len(generators) // 4)
+        starts.append(len(bags) - 1)
+    return (
+        struct.pack(f"<{len(starts)}H", *starts),
+        b"".join(struct.pack("<HH", bag, 0) for bag in bags),
+        generators + bytes(4),
+    )
 
 
 def idx_file(values: np.ndarray) -> bytes:

