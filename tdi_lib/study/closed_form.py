@@ -5,7 +5,6 @@ Nothing is trained, so every example can be fitted to: none is held back to choo
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +23,12 @@ from tdi_lib.tdi import flat_init_, tdi_init_
 from tdi_lib.training import scores_of
 
 __all__ = ["LogBands", "run_closed_form"]
+
+TESTED = 600
+"""Test examples at most, drawn by the seed: 128 filters on all of them would cost more than everything else."""
+
+KERNELS = 1000
+"""Random convolutions."""
 
 FOLDS = 5
 """Parts of the examples, each left out of the match once (``crossed``)."""
@@ -71,7 +76,7 @@ def _builder(trial: Trial, data: sets.SequenceDataset) -> Build:
     def build(x: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> nn.Module:
         generator = torch.Generator().manual_seed(trial.seed)
         if trial.init == "convolutions":
-            return RandomConvolutions(data.d_input, data.n_classes, data.length, generator=generator)
+            return RandomConvolutions(data.d_input, data.n_classes, data.length, n_kernels=KERNELS, generator=generator)
         if trial.init == "bands":
             return LogBands(data.d_input, data.n_classes, data.length)
         model = SequenceModel(
@@ -94,23 +99,34 @@ def _builder(trial: Trial, data: sets.SequenceDataset) -> Build:
     return build
 
 
-def _crossed(build: Build, x: np.ndarray, y: np.ndarray, lengths: np.ndarray | None, seed: int) -> float:
+def _crossed(
+    build: Build,
+    x: np.ndarray,
+    y: np.ndarray,
+    groups: np.ndarray | None,
+    lengths: np.ndarray | None,
+    seed: int,
+) -> float:
     """Left-out loss with filters that have not seen the label of the sample left out: they are matched without its fold."""
     rng = np.random.default_rng(seed)
-    fold = np.empty(len(y), int)  # stratified
-    fold[np.lexsort((rng.random(len(y)), y))] = np.arange(len(y)) % FOLDS
+    if groups is None:
+        fold = np.empty(len(y), int)
+        fold[np.lexsort((rng.random(len(y)), y))] = np.arange(len(y)) % FOLDS  # stratified
+    else:
+        names, member = np.unique(groups, return_inverse=True)
+        fold = rng.permutation(np.arange(len(names)) % FOLDS)[member]
     losses = np.empty(len(y))
-    for index in range(FOLDS):
+    for index in np.unique(fold):
         seen = fold != index
         model = build(x[seen], y[seen], None if lengths is None else lengths[seen])
-        losses[~seen] = ridge_readout_(model, x, y, lengths=lengths).losses[~seen]
+        losses[~seen] = ridge_readout_(model, x, y, groups=groups, lengths=lengths).losses[~seen]
     return float(losses.mean())
 
 
 def run_closed_form(trial: Trial) -> dict[str, Any]:
     """Fit the read-out of one untrained layer and score it on the test set; returns its row.
 
-    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration``; the ``ridge`` that was chosen, with
+    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration`` on :data:`TESTED` examples; the ``ridge`` that was chosen, with
     its ``evidence`` (nats a sample) and ``left_out`` loss; for filters that are matched to labels also ``crossed``, the
     left-out loss where they did not see the label of the sample left out, which is what may be compared with the
     ``left_out`` of others; and ``init_seconds``, the time of the match and the fit.
@@ -123,16 +139,18 @@ def run_closed_form(trial: Trial) -> dict[str, Any]:
     data = _load(trial.dataset)
     part = data.subset(trial.n, seed=trial.seed)
     x, y = np.concatenate([part.x, part.x_val]), np.concatenate([part.y, part.y_val])
+    groups = None if data.groups is None else data.groups[part.indices]
     lengths = lengths_of(x)
     inside = x if lengths is None else x[np.arange(data.length) < lengths[:, None]][:, None]
     mean, scale = inside.mean(axis=(0, 1)), inside.std(axis=(0, 1))
     x = (x - mean) / scale
     build, start = _builder(trial, data), time.perf_counter()
     model = build(x, y, lengths)
-    report: ReadoutReport = ridge_readout_(model, x, y, lengths=lengths)
+    report: ReadoutReport = ridge_readout_(model, x, y, groups=groups, lengths=lengths)
     seconds = time.perf_counter() - start
     sees_labels = trial.init in {"tdi", "cross"} or trial.init.startswith("scalogram")
-    scores = scores_of(_logits(model, (data.x_test - mean) / scale), torch.as_tensor(data.y_test))
+    shown = np.random.default_rng(trial.seed).permutation(len(data.y_test))[:TESTED]
+    scores = scores_of(_logits(model, (data.x_test[shown] - mean) / scale), torch.as_tensor(data.y_test[shown]))
     return dataclasses.asdict(trial) | {
         "loss": scores.loss,
         "accuracy": scores.accuracy,
@@ -140,7 +158,7 @@ def run_closed_form(trial: Trial) -> dict[str, Any]:
         "ridge": report.ridge,
         "evidence": float(report.evidence.max()) / len(y),
         "left_out": report.loss,
-        "crossed": _crossed(build, x, y, lengths, trial.seed) if sees_labels else None,
+        "crossed": _crossed(build, x, y, groups, lengths, trial.seed) if sees_labels else None,
         "init_seconds": seconds,
     }
 
@@ -158,5 +176,5 @@ def _logits(model: nn.Module, x: np.ndarray) -> Tensor:
     parts = [torch.as_tensor(np.nan_to_num(x), dtype=torch.float32)]
     if lengths is not None:
         parts.append(torch.as_tensor(lengths))
-    size = max(1, 2_000_000 // math.prod((x.shape[1], 2000 if isinstance(model, RandomConvolutions) else 192)))
+    size = max(1, 2**19 // (x.shape[1] * (KERNELS if isinstance(model, RandomConvolutions) else 128)))
     return torch.cat([model(*batch) for batch in zip(*(part.split(size) for part in parts), strict=True)])
