@@ -87,9 +87,8 @@ class RandomConvolutions(nn.Module):
         outputs = []
         for weight, (dilation, _) in zip(parts, self.dilations, strict=True):
             padded = nn.functional.pad(x, (0, 0, 4 * dilation, 4 * dilation))
-            taps = torch.cat(
-                [padded[:, k * dilation : k * dilation + x.shape[1]] for k in range(9)], dim=2
-            )  # (B L 9*D)
+            shifted = [padded[:, k * dilation : k * dilation + x.shape[1]] for k in range(9)]
+            taps = torch.cat(shifted, dim=2)  # (B L 9*D)
             outputs.append(taps @ weight.permute(2, 1, 0).flatten(0, 1))  # one product: dilated conv1d is slow on a CPU
         return self.decoder(self.pool(torch.cat(outputs, dim=2), mask))
 

@@ -474,9 +474,8 @@ class TimeStatistics(nn.Module):
 
     def forward(self, h: Float[Tensor, "B L H"], mask: Bool[Tensor, "B L"] | None = None) -> Float[Tensor, "B F"]:
         """Statistics over time; where ``mask`` is False a step does not count."""
-        z = h / (
-            self.width * self.scale
-        )  # in widths of the sigmoid: every pass over (B L H) costs as much as the filters
+        # in widths of the sigmoid: every pass over (B L H) costs as much as the filters
+        z = h / (self.width * self.scale)
         if mask is None:
             average = lambda v: v.mean(dim=1)  # noqa: E731
         else:

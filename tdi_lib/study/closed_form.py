@@ -1,4 +1,4 @@
-"""One untrained layer with a read-out in closed form, as a row: the model that the theory of kernel regression describes.
+"""One untrained layer with a read-out in closed form, as a row: the model that kernel regression is the theory of.
 
 Nothing is trained, so every example can be fitted to: none is held back to choose a step.
 """
@@ -107,7 +107,7 @@ def _crossed(
     lengths: np.ndarray | None,
     seed: int,
 ) -> float:
-    """Left-out loss with filters that have not seen the label of the sample left out: they are matched without its fold."""
+    """Left-out loss with filters that did not see the label of what is left out: they are matched without its fold."""
     rng = np.random.default_rng(seed)
     if groups is None:
         fold = np.empty(len(y), int)
@@ -126,10 +126,10 @@ def _crossed(
 def run_closed_form(trial: Trial) -> dict[str, Any]:
     """Fit the read-out of one untrained layer and score it on the test set; returns its row.
 
-    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration`` on :data:`TESTED` examples; the ``ridge`` that was chosen, with
-    its ``evidence`` (nats a sample) and ``left_out`` loss; for filters that are matched to labels also ``crossed``, the
-    left-out loss where they did not see the label of the sample left out, which is what may be compared with the
-    ``left_out`` of others; and ``init_seconds``, the time of the match and the fit.
+    Besides the configuration: test ``loss`` (nats), ``accuracy`` and ``calibration`` on :data:`TESTED` examples; the
+    ``ridge`` that was chosen, with its ``evidence`` (nats a sample) and ``left_out`` loss; for filters that are matched
+    to labels also ``crossed``, the left-out loss where they did not see the label of the sample left out, which is what
+    may be compared with the ``left_out`` of others; and ``init_seconds``, the time of the match and the fit.
 
     Raises:
         ValueError: naming a field of the trial.
