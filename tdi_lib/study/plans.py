@@ -189,7 +189,7 @@ CLOSED_FORM_SIZES = {
 
 
 def closed_form_trials(seeds: Sequence[int]) -> list[Trial]:
-    """The closed-form study: every start of :data:`UNTRAINED` on spectral sets, others and controls; none is trained."""
+    """The closed-form study: every start of :data:`UNTRAINED` on spectral sets, others and controls, untrained."""
     return [
         Trial(name, n, seed, init, d_model=128, n_layers=1, max_steps=0, readout="ridge")
         for seed in seeds
