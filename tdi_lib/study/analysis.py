@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ __all__ = [
     "Interval",
     "PairedDifference",
     "best_so_far",
+    "choose_rows",
     "find_trial",
     "grouped_bootstrap",
     "grouped_mean",
@@ -63,6 +64,38 @@ def with_gain(table: pd.DataFrame) -> pd.DataFrame:
     base = base.rename(columns={"loss": "base_loss", "accuracy": "base_accuracy"})
     joined = table.merge(base, on=partner, how="inner", validate="many_to_one")
     return joined.assign(gain=np.log(joined.base_loss / joined.loss))
+
+
+def choose_rows(
+    table: pd.DataFrame, candidates: Sequence[str], *, margin: float = 0.0, default: str = "lin"
+) -> pd.DataFrame:
+    """Of every data set, size and seed the run whose left-out score is the lowest: a choice without test data.
+
+    The score is ``left_out``, or ``crossed`` where the filters were matched to labels
+    (:func:`~tdi_lib.study.closed_form.run_closed_form`).
+
+    Args:
+        table: runs of the closed-form study, one of every candidate each time.
+        candidates: the initializations to choose among.
+        margin: nats by which a score must be below that of the ``default``, which is kept else.
+        default: one of the candidates.
+
+    Raises:
+        ValueError: if a run of a candidate is missing.
+
+    >>> runs = pd.DataFrame({"dataset": "forda", "n": 50, "seed": 0, "init": ["lin", "flat"], "crossed": None})
+    >>> runs = runs.assign(left_out=[0.5, 0.4])
+    >>> choose_rows(runs, ["lin", "flat"]).init.item(), choose_rows(runs, ["lin", "flat"], margin=0.2).init.item()
+    ('flat', 'lin')
+    """
+    cells = ["dataset", "n", "seed"]
+    among = table[table.init.isin(candidates)]
+    score = among.crossed.astype(float).fillna(among.left_out)
+    among = among.assign(score=np.where(among.init == default, score - margin, score))
+    counts = among.groupby(cells).init.nunique()
+    if (counts < len(set(candidates))).any():
+        raise ValueError(f"table must have a run of every candidate, but {counts.idxmin()} has {counts.min()}")
+    return among.loc[among.groupby(cells).score.idxmin()].drop(columns="score").reset_index(drop=True)
 
 
 def best_so_far(history: Iterable[Mapping[str, Any]], steps: Iterable[float]) -> np.ndarray:
