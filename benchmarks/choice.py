@@ -23,6 +23,7 @@ from tdi_lib.choice import choose_start, named_starts
 from tdi_lib.data import sets
 from tdi_lib.readout import ridge_readout_
 from tdi_lib.records import Store
+from tdi_lib.training import fit
 
 DATASETS, SIZES, SEEDS = ("activities", "ecg5000", "forda"), (50, 200), (0, 1)
 N_TEST = 600
@@ -80,11 +81,32 @@ def by_readout(task: Task, d_model: int, folds: int) -> dict[str, Any]:
     return {"seconds": time.process_time() - begin, "candidates": candidates}
 
 
+STUDY = {"d_model": 32, "n_layers": 2}
+
+
+def trained(task: Task, start: str) -> dict[str, Any]:
+    """Test loss of the deep study's model after training from a start."""
+    begin = time.process_time()
+    model = task.starts(**STUDY)[start](task.x, task.y)
+    rest = {"x_val": task.x_val, "y_val": task.y_val, "max_steps": 400, "seed": task.seed, "progress": False}
+    result = fit(model, task.x, task.y, **rest)
+    return {"seconds": time.process_time() - begin, "steps": result.history[-1]["step"], "loss": task.test_loss(model)}
+
+
+def by_method(task: Task, method: str) -> dict[str, Any]:
+    """What evidence, or a race, says of every start of the deep study's model."""
+    begin = time.process_time()
+    found = choose_start(task.starts(**STUDY), *task.every, method=method, seed=task.seed, progress=False)
+    candidates = {each.name: [each.loss, each.gain, each.error] for each in found.candidates}
+    return {"seconds": time.process_time() - begin, "candidates": candidates}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=DATASETS, choices=DATASETS)
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--what", nargs="+", default=("closed", "trained"), choices=("closed", "trained"))
     options = parser.parse_args()
     store = Store(Path(__file__).parents[1] / "_build" / "choice")
 
@@ -97,13 +119,19 @@ def main() -> None:
         for seed in options.seeds:
             for name in options.datasets:
                 task, base = Task(name, n, seed), {"dataset": name, "n": n, "seed": seed}
-                for d_model, folds in CHOICES:
-                    if folds == 3 or n == 50:
-                        what = {"what": "readout", "d_model": d_model, "folds": folds}
-                        record(base | what, by_readout, task, d_model, folds)
-                for start in task.starts(d_model=8, **BANK):
-                    if start != "gains":
-                        record(base | {"what": "closed", "start": start}, closed, task, start)
+                if "closed" in options.what:
+                    for d_model, folds in CHOICES:
+                        if folds == 3 or n == 50:
+                            what = {"what": "readout", "d_model": d_model, "folds": folds}
+                            record(base | what, by_readout, task, d_model, folds)
+                    for start in task.starts(d_model=8, **BANK):
+                        if start != "gains":
+                            record(base | {"what": "closed", "start": start}, closed, task, start)
+                if "trained" in options.what:
+                    for method in ("evidence", "race"):
+                        record(base | {"what": method}, by_method, task, method)
+                    for start in task.starts(**STUDY):
+                        record(base | {"what": "trained", "start": start}, trained, task, start)
 
 
 if __name__ == "__main__":

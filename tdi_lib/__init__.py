@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
-    from tdi_lib.choice import choose_start, named_starts
+    from tdi_lib.choice import choose_start, named_starts, start_evidence
     from tdi_lib.readout import ridge_readout_
     from tdi_lib.scalogram import Scalogram
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
@@ -43,6 +43,7 @@ __all__ = [
     "read",
     "ridge_readout_",
     "ssm_kernel",
+    "start_evidence",
     "tdi_init_",
     "toeplitz_singular_values",
 ]
@@ -70,6 +71,7 @@ _HOMES = {
     "read": "app.files",
     "ridge_readout_": "readout",
     "ssm_kernel": "theory",
+    "start_evidence": "choice",
     "tdi_init_": "tdi",
     "toeplitz_singular_values": "theory",
 }

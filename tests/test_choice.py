@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tdi_lib.choice import Choice, _Task, choose_start, named_starts
+from tdi_lib import choice
+from tdi_lib.choice import Choice, _Task, choose_start, named_starts, start_evidence
 from tdi_lib.readout import ridge_readout_
 from tdi_lib.ssm import SequenceModel
 from tdi_lib.tdi import flat_init_, gains_init_, tdi_init_
-from tdi_lib.training import predict
+from tdi_lib.training import fit, predict
 
 LENGTH = 40
 
@@ -134,7 +135,7 @@ def test_tones_close_together_choose_the_matched_filters_and_a_wide_margin_the_d
     twice = found.candidates[1].gain * 2
     kept = choose(starts, x, y, margin=twice)
     assert kept.winner == "default"
-    assert "stays" in kept.why and "stays" not in found.why
+    assert "default is kept" in kept.why and "is kept" not in found.why
     assert [each.gain for each in kept.candidates] == [each.gain for each in found.candidates]
 
 
@@ -204,11 +205,268 @@ def test_the_error_of_a_gain_is_that_of_its_groups_mean() -> None:
     losses = {"default": rng.normal(size=40), "other": rng.normal(size=40)}
     gains, seconds = losses["default"] - losses["other"], dict.fromkeys(losses, 0.0)
     y = np.arange(40) % 2
-    alone = task_of(y).candidates(losses, seconds)[1]
+    alone = task_of(y).candidates(losses, seconds, np.arange(40))[1]
     assert alone.error == pytest.approx(gains.std(ddof=1) / 40**0.5)
-    grouped = task_of(y, np.repeat(np.arange(8), 5)).candidates(losses, seconds)[1]
+    grouped = task_of(y, np.repeat(np.arange(8), 5)).candidates(losses, seconds, np.arange(40))[1]
     assert grouped.error == pytest.approx(gains.reshape(8, 5).mean(axis=1).std(ddof=1) / 8**0.5)
-    assert task_of(y).candidates(losses, seconds)[0].error == 0
+    assert task_of(y).candidates(losses, seconds, np.arange(40))[0].error == 0
+
+
+# ---- evidence --------------------------------------------------------------------------------------------------------
+
+
+class Network(nn.Module):
+    """Not one of this library's: two linear layers and whatever lies between."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(n_inputs, 5), nn.Tanh(), nn.Linear(5, n_outputs)).double()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def dense_jacobian(model: nn.Module, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient of every output of every sample (P K n), one after the other, and the rate of each parameter (n)."""
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    rows = []
+    for sample in torch.as_tensor(x).to(parameters[0]):
+        outputs = model(sample[None])[0]
+        each = [torch.autograd.grad(output, parameters, retain_graph=True) for output in outputs]
+        rows.append(np.array([np.concatenate([part.numpy().ravel() for part in parts]) for parts in each]))
+    rates = {id(each): 5e-3 for each in parameters}
+    if hasattr(model, "parameter_groups"):
+        groups = model.parameter_groups(5e-3, 1e-3)
+        rates = {id(each): group["lr"] for group in groups for each in group["params"]}
+    return np.array(rows), np.concatenate([np.full(each.numel(), rates[id(each)]) for each in parameters])
+
+
+def plain_evidence(kernel: np.ndarray, target: np.ndarray, ridges: np.ndarray) -> float:
+    """Best log density of targets (P, M) without their mean, by scipy: scales by search, centered by a null space."""
+    basis = scipy.linalg.null_space(np.ones((1, len(target))))  # (P P-1)
+    inside, seen = basis.T @ kernel @ basis, basis.T @ target
+
+    def best_scale(ridge: float) -> float:
+        def miss(log_scale: float) -> float:
+            covariance = np.exp(log_scale) * (inside + ridge * np.eye(len(inside)))
+            return -scipy.stats.multivariate_normal(cov=covariance).logpdf(seen.T).sum()
+
+        middle = np.log(target.var() / (np.trace(kernel) / len(kernel) + ridge))
+        return -scipy.optimize.minimize_scalar(miss, bounds=(middle - 6, middle + 6), method="bounded").fun
+
+    return max(best_scale(ridge) for ridge in ridges)
+
+
+def over_constant(kernel: np.ndarray, target: np.ndarray) -> float:
+    """Nats a sample over noise and a constant; a kernel whose rows are centered."""
+    nothing = plain_evidence(np.zeros_like(kernel), target, np.ones(1))
+    ridges = 10.0 ** np.arange(-5, 3.1, 0.5) * np.trace(kernel) / len(kernel)
+    return (plain_evidence(kernel, target, ridges) - nothing) / len(target)
+
+
+@pytest.mark.parametrize("kind", ["network", "sequence"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_evidence_is_that_of_a_dense_jacobian(kind: str, n_classes: int) -> None:
+    x, y = series(18, n_classes=n_classes)
+    if kind == "network":
+        model: nn.Module = Network(LENGTH, n_classes)
+    else:
+        model = make(torch.Generator().manual_seed(0), n_classes, n_layers=2).double()
+    jacobian, rates = dense_jacobian(model, x)
+    target = np.eye(n_classes)[y] - np.eye(n_classes)[y].mean(axis=0)
+    own = np.einsum("pkn,pk->pn", jacobian, target)
+    jacobian = jacobian - jacobian.mean(axis=1, keepdims=True)  # what all logits share does not count
+    jacobian = (jacobian - jacobian.mean(axis=0)) * np.sqrt(rates / (np.sqrt((own**2).mean(axis=0)) + 1e-8))
+    kernel = np.einsum("pkn,qkn->pq", jacobian, jacobian)
+    # differences between classes: as many as are independent
+    steps = scipy.linalg.null_space(np.ones((1, n_classes)))
+    expected = over_constant(kernel, target @ steps)
+    assert expected > 0.01
+    assert start_evidence(model, x, y) == pytest.approx(expected, rel=1e-5)
+
+
+def test_evidence_of_a_linear_model_is_that_of_bayesian_linear_regression() -> None:
+    """Weights of prior variances lr / rms gradient, an intercept of which nothing is known."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(25, 4)) * [1, 2, 0.5, 1]
+    y = x @ [1, 0, 0, 0.5] + 0.3 * rng.normal(size=25)
+    model = nn.Linear(4, 1).double()
+    scores = (y - y.mean()) / y.std()
+    prior = 5e-3 / (np.sqrt(((scores[:, None] * x) ** 2).mean(axis=0)) + 1e-8)
+    centered = x - x.mean(axis=0)
+    expected = over_constant(centered * prior @ centered.T, scores[:, None])
+    assert start_evidence(model, x, y) == pytest.approx(expected, rel=1e-5)
+    assert expected > 0.5
+
+
+def test_evidence_knows_no_order_of_samples() -> None:
+    x, y = series(30, n_classes=3)
+    model = make(torch.Generator().manual_seed(0), 3, pooling="mean").double()
+    order, groups = np.random.default_rng(0).permutation(30), np.arange(30) // 5
+    for some, others in (({}, {}), ({"groups": groups}, {"groups": groups[order]})):
+        shuffled = start_evidence(model, x[order], y[order], **others)
+        assert shuffled == pytest.approx(start_evidence(model, x, y, **some), rel=1e-7)
+
+
+def test_labels_that_mean_nothing_have_no_evidence_over_a_constant() -> None:
+    x, y = series(100, between=0.4)
+    model = make(torch.Generator().manual_seed(0), pooling="mean", n_layers=2)
+    assert start_evidence(model, x, y) > 0.1
+    rng = np.random.default_rng(0)
+    nothing = [start_evidence(model, x, rng.permutation(y)) for _ in range(8)]
+    assert abs(np.mean(nothing)) < 0.02
+    assert min(nothing) > -0.01  # a constant is always among what is compared
+
+
+def test_evidence_does_not_credit_a_model_with_what_groups_have_in_common() -> None:
+    """Every group has a place of its own and one label, drawn at random: only its name explains the label."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(8), 6)
+    x, y = np.eye(8)[groups] + 0.05 * rng.normal(size=(48, 8)), rng.permutation(8)[groups] % 2
+    model = nn.Linear(8, 2).double()
+    assert start_evidence(model, x, y) > 0.5
+    assert start_evidence(model, x, y, groups=groups) < 0.01
+
+
+def test_gradients_in_blocks_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = series(22, n_classes=3)
+    model = Network(LENGTH, 3)
+    whole = start_evidence(model, x, y)
+    seen = []
+    rows = choice._Gradients.rows
+    monkeypatch.setattr(choice._Gradients, "rows", lambda self, index: seen.append(len(index)) or rows(self, index))
+    monkeypatch.setattr(choice, "_BUDGET", 6000)
+    assert start_evidence(model, x, y) == pytest.approx(whole, rel=1e-9)
+    assert max(seen) < 11
+
+
+def test_some_combinations_of_many_classes_estimate_the_kernel_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = series(16, n_classes=8)
+    model, task = Network(LENGTH, 8), task_of(y)
+    task = _Task.of(task.starts, x, y, None, None)
+
+    def kernel(seed: int) -> np.ndarray:
+        return choice._Gradients(model, task, (5e-3, 1e-3), 16, seed).kernel()
+
+    some = np.mean([kernel(seed) for seed in range(60)], axis=0)
+    assert not np.allclose(kernel(0), kernel(1))
+    monkeypatch.setattr(choice, "_DIRECTIONS", 8)
+    exact = kernel(0)
+    assert np.linalg.norm(some - exact) < 0.1 * np.linalg.norm(exact)
+
+
+def test_evidence_leaves_the_model_alone_and_does_not_read_padding() -> None:
+    x, y = series(20)
+    model = make(torch.Generator().manual_seed(0), pooling="mean", dropout=0.5).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lengths = np.random.default_rng(0).integers(15, LENGTH + 1, 20)
+    beyond = (np.arange(LENGTH) >= lengths[:, None])[:, :, None]
+    found = [start_evidence(model, np.where(beyond, value, x), y, lengths=lengths) for value in (np.nan, 7.0)]
+    assert found[0] == found[1] != start_evidence(model, x, y)
+    assert model.training and all(each.grad is None for each in model.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_choosing_by_evidence_compares_evidences() -> None:
+    x, y = series(60, between=0.3)
+    starts = {"default": drawn, "matched": matched}
+    found = choose(starts, x, y, method="evidence")
+    first, second = (start_evidence(start(x, y), x, y) for start in starts.values())
+    assert found.candidates[1].gain == pytest.approx(second - first, abs=1e-5)
+    assert found.candidates[0].loss == pytest.approx(-first, abs=1e-5)
+    assert found.candidates[1].error > 0
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "error", "message"),
+    [
+        (Network(LENGTH, 3), np.arange(20) % 4, ValueError, r"y must be class labels \(P,\) in \[0, 2\]"),
+        (Network(LENGTH, 3), np.zeros(20), ValueError, r"y must have the shape of the model's output \(P, 3\)"),
+        (Network(LENGTH, 3), np.zeros(20, int), ValueError, "y must hold targets that differ"),
+        (Network(LENGTH, 3).requires_grad_(False), np.arange(20) % 3, ValueError, "model must have parameters"),
+        (nn.Linear(1, 3), np.arange(20) % 3, ValueError, r"one vector per sample \(B, K\), got \(2, 40, 3\)"),
+        ("model", np.arange(20) % 3, TypeError, "model must be a Module, got str"),
+    ],
+)
+def test_what_has_no_evidence_is_named(model: Any, y: np.ndarray, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        start_evidence(model, series(20)[0], y)
+
+
+# ---- a race ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_race_is_two_legs_of_fit_on_what_is_not_held_out() -> None:
+    x, y = series(40)
+    spies = {"default": Spy(drawn), "other": Spy(lambda x, y: drawn(seed=1))}
+    found = choose(spies, x, y, method="race", steps=10, seed=3)
+    for spy, candidate in zip(spies.values(), found.candidates, strict=True):
+        (x_part, y_part), (x_all, _) = spy.seen[0], spies[found.winner].seen[-1]
+        rest = np.setdiff1d(np.arange(40), where(x, x_part))
+        assert len(rest) == 8 and len(x_all) == 40
+        model = spy.start(x_part, y_part)
+        for leg in range(2):
+            fit(
+                model,
+                x_part,
+                y_part,
+                x_val=x[rest],
+                y_val=y[rest],
+                max_steps=5,
+                evaluate_every=5,
+                seed=3 + leg,
+                progress=False,
+            )
+        loss = float(nn.functional.cross_entropy(predict(model, x[rest]), torch.as_tensor(y[rest])))
+        assert candidate.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_worse_half_of_a_race_is_dropped_at_half_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight starts and 50 steps are 325 steps in all; the default runs to the end, and no other that was behind."""
+    x, y = series(40)
+    ran: dict[int, int] = {}
+    models: dict[int, str] = {}
+
+    def start(seed: int) -> Any:
+        def build(x: np.ndarray, y: np.ndarray) -> SequenceModel:
+            model = drawn(seed=seed)
+            models[id(model)] = str(seed)
+            kept.append(model)
+            return model
+
+        return build
+
+    kept: list[SequenceModel] = []
+
+    def counted(model: SequenceModel, *arguments: Any, **options: Any) -> Any:
+        ran[id(model)] = ran.get(id(model), 0) + options["max_steps"]
+        return fit(model, *arguments, **options)
+
+    monkeypatch.setattr(choice, "fit", counted)
+    found = choose({str(seed): start(seed) for seed in range(8)}, x, y, method="race", steps=50)
+    steps = {models[key]: count for key, count in ran.items()}
+    assert sum(steps.values()) == 325 and steps["0"] == 50
+    losses = {each.name: each.loss for each in found.candidates}
+    finished = [name for name, count in steps.items() if count == 50 and name != "0"]
+    dropped = [name for name, count in steps.items() if count == 25]
+    assert max(losses[name] for name in finished) <= min(losses[name] for name in dropped)
+    assert torch.equal(found.model.encoder.weight, drawn(seed=int(found.winner)).encoder.weight)
+
+
+def test_one_that_diverges_loses_the_race() -> None:
+    x, y = series(40)
+
+    def broken(x: np.ndarray, y: np.ndarray) -> SequenceModel:
+        model = drawn(seed=1)
+        with torch.no_grad():
+            model.decoder.weight.fill_(torch.nan)
+        return model
+
+    found = choose({"default": drawn, "broken": broken}, x, y, method="race", steps=4)
+    assert found.winner == "default" and found.candidates[1].loss == np.inf
+    rescued = choose({"broken": broken, "other": drawn}, x, y, method="race", steps=4)
+    assert rescued.winner == "other"
 
 
 # ---- padding, named starts, bad input --------------------------------------------------------------------------------
