@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
+    from tdi_lib.choice import choose_start, named_starts, start_evidence
     from tdi_lib.readout import ridge_readout_
     from tdi_lib.scalogram import Scalogram
     from tdi_lib.spectrum import TaskSpectrum, estimate_task_spectrum
@@ -30,16 +31,19 @@ __all__ = [
     "Scalogram",
     "SequenceModel",
     "TaskSpectrum",
+    "choose_start",
     "estimate_task_spectrum",
     "flat_init_",
     "gains_init_",
     "kernel_spectrum",
     "learning_curve",
     "match_power_spectrum_",
+    "named_starts",
     "place_scalogram_",
     "read",
     "ridge_readout_",
     "ssm_kernel",
+    "start_evidence",
     "tdi_init_",
     "toeplitz_singular_values",
 ]
@@ -55,16 +59,19 @@ _HOMES = {
     "Scalogram": "scalogram",
     "SequenceModel": "ssm",
     "TaskSpectrum": "spectrum",
+    "choose_start": "choice",
     "estimate_task_spectrum": "spectrum",
     "flat_init_": "tdi",
     "gains_init_": "tdi",
     "kernel_spectrum": "theory",
     "learning_curve": "theory",
     "match_power_spectrum_": "tdi",
+    "named_starts": "choice",
     "place_scalogram_": "tdi",
     "read": "app.files",
     "ridge_readout_": "readout",
     "ssm_kernel": "theory",
+    "start_evidence": "choice",
     "tdi_init_": "tdi",
     "toeplitz_singular_values": "theory",
 }
