@@ -187,6 +187,30 @@ CLOSED_FORM_SIZES = {
 }
 """Data sets and numbers of examples of the closed-form study: 50, and 200 or all there are."""
 
+DEVELOPMENT = ("activities-persons", "ecg5000", "forda", "octave")
+"""Data sets on which constants were chosen; all others are judged."""
+
+CLOSED_FORM_NAMES = {
+    **{name: DEEP_NAMES[name.removesuffix("-persons")] for name in ("activities-persons", "watch-persons")},
+    **{name: DEEP_NAMES[name] for name in ("cricketx", "ecg5000", "electric", "forda", "freezer")},
+    "ecgtorso": "CinCECGTorso",
+    "ethanol": "EthanolLevel",
+    "fordb": "FordB",
+    "fordb-heldout": "FordB, its training part alone",
+    "inlineskate": "InlineSkate",
+    "insectepg": "InsectEPG",
+    "japanesevowels": "JapaneseVowels",
+    "notes": "notes: pitch class",
+    "octave": "notes: within an octave",
+    "osuleaf": "OSULeaf",
+    "pigart": "PigArtPressure",
+    "register": "notes: register",
+    "speech": "speech prompts",
+    "vowels": "vowels",
+    "wingbeat": "InsectWingbeat",
+}
+"""What the book calls them."""
+
 
 def closed_form_trials(seeds: Sequence[int]) -> list[Trial]:
     """The closed-form study: every start of :data:`UNTRAINED` on spectral sets, others and controls, untrained."""
