@@ -1,6 +1,7 @@
 """The closed-form study: one untrained layer, its ridge, its row."""
 
 import dataclasses
+import itertools
 from collections import OrderedDict
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_log_bands_are_means_of_the_periodogram() -> None:
     edges = [int((row > 0).nonzero()[0]) for row in model.member] + [21]
     assert edges[0] == 1  # the mean is no band
     assert len(edges) == 6
-    expected = [np.log(power[:, low:high].mean(axis=1) + 1e-6) for low, high in zip(edges, edges[1:], strict=False)]
+    expected = [np.log(power[:, low:high].mean(axis=1) + 1e-6) for low, high in itertools.pairwise(edges)]
     np.testing.assert_allclose(seen[0].numpy().reshape(3, 5, 2), np.stack(expected, axis=1), rtol=1e-5)
 
 
