@@ -95,10 +95,10 @@ class Choice:
 def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: int = 0) -> dict[str, Start]:
     """The starts of this library for a model, the default first.
 
-    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at three resolutions and at mixed ones
-    (:func:`~tdi_lib.tdi.flat_init_`); ``matched`` with the decay that suits none in particular, at the resolutions that
-    the task scalogram finds (``auto``), and at three fixed ones (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of
-    the channels matched for a long memory, the other half as by default.
+    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at two resolutions and at mixed ones
+    (:func:`~tdi_lib.tdi.flat_init_`); ``matched`` at the resolutions that the task scalogram finds (``auto``) and at
+    three fixed ones (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of the channels matched for a long memory, the
+    other half as by default. Ten are few enough for a race at the price of one training.
 
     Args:
         make_model: of a generator to the model, drawn from it. All starts begin with the same draw.
@@ -124,20 +124,16 @@ def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: in
         return model
 
     unlabeled: dict[str, Callable[..., Any] | None] = {"default": None, "gains": gains_init_}
-    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in _RESOLUTIONS}
+    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in (_WIDE, _NARROW)}
     unlabeled |= {"flat mixed": functools.partial(flat_init_, resolutions="auto")}
-    labeled: dict[str, Callable[..., Any]] = {
-        "matched": tdi_init_,
-        "matched auto": functools.partial(tdi_init_, resolutions="auto"),
-    }
-    labeled |= {f"matched {each}": functools.partial(tdi_init_, resolutions=each) for each in _RESOLUTIONS}
-    slow = _RESOLUTIONS[-1]
-    labeled |= {f"half {slow}": functools.partial(tdi_init_, resolutions=slow, share=0.5)}
+    labeled: dict[str, Callable[..., Any]] = {"matched auto": functools.partial(tdi_init_, resolutions="auto")}
+    labeled |= {f"matched {d}": functools.partial(tdi_init_, resolutions=d) for d in (_WIDE, _NARROW, _LONG)}
+    labeled |= {f"half {_LONG}": functools.partial(tdi_init_, resolutions=_LONG, share=0.5)}
     starts: dict[str, Start] = {name: functools.partial(start, each, False) for name, each in unlabeled.items()}
     return starts | {name: functools.partial(start, each, True) for name, each in labeled.items()}
 
 
-_RESOLUTIONS = (0.2, 0.05, 0.008)
+_WIDE, _NARROW, _LONG = 0.2, 0.05, 0.008  # resolutions: the last remembers more than a hundred steps
 
 # ---- choosing ------------------------------------------------------------------------------------
 
@@ -163,12 +159,14 @@ def choose_start(
     start has seen a label that it is judged by. The model needs a linear ``decoder``; the wider it is, and with
     ``pooling="statistics"``, the more a closed form tells.
 
+    Both ``readout`` and ``evidence`` ask at most about 400 of the samples.
+
     ``evidence`` trains nothing either and takes about a second a start: :func:`start_evidence` of all samples. A start
     that has looked at the labels has looked at those that it is judged by.
 
     ``race`` trains :class:`~tdi_lib.ssm.SequenceModel`: a fifth of the samples is held out, all starts take half of the
     steps, the default and the better half of the others take the rest, and the log loss of the fifth is compared
-    (AdamW begins anew at half-time). Eight starts and 50 steps cost 325 steps, less than one training.
+    (AdamW begins anew at half-time). Ten starts and 50 steps cost 400 steps, those of one short training.
 
     Args:
         starts: by name, functions of samples, ``start(x, y)``, that return an initialized model; the same samples must
@@ -210,13 +208,15 @@ def choose_start(
     margin = MARGINS[method] if margin is None else real_number("margin", margin, low=0.0)
     folds, steps = positive_int("folds", folds, minimum=2), positive_int("steps", steps, minimum=2)
     seed = positive_int("seed", seed, minimum=0)
+    rng = np.random.default_rng(seed)
     if method == "readout":
-        measured = _cross_fitted(task, task.divided(folds, np.random.default_rng(seed)), progress)
+        asked = task.some(folds, rng)
+        measured = _cross_fitted(asked, asked.divided(folds, rng), progress)
     elif method == "evidence":
-        measured = _under_evidence(task, progress)
+        measured = _under_evidence(task.some(1, rng), progress)
     else:
         measured = _raced(task, steps, seed, progress)
-    candidates = task.candidates(*measured)
+    candidates = _candidates(*measured)
     winner = _winner(candidates, margin)
     model = task.build(winner, task.all)
     if method == "readout":
@@ -354,20 +354,29 @@ class _Task:
             filled[home[group]] += shares[group]
         return [np.flatnonzero(home[self.members] == part) for part in range(n_parts)]
 
-    def candidates(
-        self, losses: dict[str, np.ndarray], seconds: dict[str, float], index: np.ndarray
-    ) -> tuple[Candidate, ...]:
-        """Every start's loss (B,) of some samples, held against the first one's."""
-        default = next(iter(losses.values()))
-        members = np.unique(self.members[index], return_inverse=True)[1]
-        found = []
-        for name, each in losses.items():
-            with np.errstate(invalid="ignore"):  # one that diverged has infinite losses, and no error
-                gains = default - each
-                sums = np.bincount(members, gains - gains.mean())  # of every group
-            error = math.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(gains)
-            found.append(Candidate(name, float(each.mean()), float(gains.mean()), error, seconds[name]))
-        return tuple(found)
+    def some(self, folds: int, rng: np.random.Generator) -> "_Task":
+        """At most about :data:`_ENOUGH` of the samples, whole groups of them, classes in their shares."""
+        n_parts = min(math.ceil(len(self.x) / _ENOUGH), (self.members.max() + 1) // folds)
+        if n_parts < 2:
+            return self
+        return dataclasses.replace(self, **self.part(self.divided(n_parts, rng)[0]))
+
+
+def _candidates(losses: dict[str, np.ndarray], seconds: dict[str, float], members: np.ndarray) -> tuple[Candidate, ...]:
+    """Every start's loss (B,) of some samples, held against the first one's; and the number of every sample's group."""
+    default = next(iter(losses.values()))
+    found = []
+    for name, each in losses.items():
+        with np.errstate(invalid="ignore"):  # one that diverged has infinite losses, and no error
+            gains = default - each
+            sums = np.bincount(members, gains - gains.mean())  # of every group
+        n_groups = len(np.unique(members))
+        error = math.sqrt((sums**2).sum() * n_groups / max(n_groups - 1, 1)) / len(gains)
+        found.append(Candidate(name, float(each.mean()), float(gains.mean()), error, seconds[name]))
+    return tuple(found)
+
+
+_ENOUGH = 400  # samples that are asked where nothing is trained
 
 
 # ---- the read-out in closed form -----------------------------------------------------------------
@@ -376,7 +385,7 @@ class _Task:
 def _cross_fitted(
     task: _Task, parts: list[np.ndarray], progress: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Log loss of every sample (P,), held out, under every start; its seconds; which samples."""
+    """Log loss of every sample (P,), held out, under every start; its seconds; the samples' groups."""
     losses = {name: np.zeros(len(task.x)) for name in task.starts}
     seconds = dict.fromkeys(task.starts, 0.0)
     with tqdm(total=len(parts) * len(task.starts), unit="fit", disable=not progress) as bar:
@@ -391,7 +400,7 @@ def _cross_fitted(
                 losses[name][held_out] = _log_loss(outputs, task.y[held_out], found.loss)
                 seconds[name] += time.perf_counter() - begin
                 bar.update()
-    return losses, seconds, task.all
+    return losses, seconds, task.members
 
 
 @torch.no_grad()
@@ -635,14 +644,14 @@ _VAGUE = 1e6  # variance of the constant, relative to the targets'
 
 
 def _under_evidence(task: _Task, progress: bool) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """What every sample (P,) takes from the log evidence of every start; its seconds; which samples."""
+    """What every sample (P,) takes from the log evidence of every start; its seconds; the samples' groups."""
     losses, seconds = {}, {}
     for name in tqdm(task.starts, unit="start", disable=not progress):
         begin = time.perf_counter()
         gradients = _Gradients(task.build(name, task.all), task, _RATES, _TOGETHER)
         losses[name] = -_evidence(gradients, task)[1]
         seconds[name] = time.perf_counter() - begin
-    return losses, seconds, task.all
+    return losses, seconds, task.members
 
 
 # ---- a race --------------------------------------------------------------------------------------
@@ -651,7 +660,7 @@ def _under_evidence(task: _Task, progress: bool) -> tuple[dict[str, np.ndarray],
 def _raced(
     task: _Task, steps: int, seed: int, progress: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Log loss of the validation samples (B,) under every start after its steps; its seconds; which samples.
+    """Log loss of the validation samples (B,) under every start after its steps; its seconds; the samples' groups.
 
     Half of the steps for all, the other half for the better half of them, and for the default.
     """
@@ -681,7 +690,7 @@ def _raced(
                 seconds[name] += time.perf_counter() - begin
                 bar.update(half)
             rivals = sorted(rivals, key=lambda name: losses[name].mean())[: (len(rivals) + 1) // 2]
-    return losses, seconds, held_out
+    return losses, seconds, task.members[held_out]
 
 
 _FIFTH = 5
