@@ -34,14 +34,13 @@ from tdi_lib.study.trial import autocorrelation_steps
 
 DATASETS, SIZES, SEEDS = ("activities", "ecg5000", "forda"), (50, 200), (0, 1)
 N_TEST = 600
-CHOICES = ((48, 3), (48, 5), (192, 3))  # channels, folds
 
 
 class Task:
     """Examples, standardized by their own scale, and some of the test set."""
 
-    def __init__(self, name: str, n: int, seed: int) -> None:
-        data = sets.load(name, progress=False)
+    def __init__(self, dataset: str, n: int, seed: int) -> None:
+        data = sets.load(dataset, progress=False)
         part = data.subset(n, seed=seed)
         mean, scale = part.x.mean(axis=(0, 1)), part.x.std(axis=(0, 1))
         some = np.linspace(0, len(data.y_test) - 1, min(N_TEST, len(data.y_test))).astype(int)
@@ -57,7 +56,7 @@ class Task:
             "dt_min": 1e-3,
             "dt_max": 1e-1,
         }
-        usual |= {"dataset": name, "n": n, "seed": seed}
+        usual |= {"dataset": dataset, "n": n, "seed": seed}
         deep = deep[(deep[list(usual)] == pd.Series(usual)).all(axis=1) & (deep["init"] != "random")]
         self.trained = dict(zip(deep["init"], deep["loss"], strict=True))  # test losses
         self.trained = {"lin": self.trained.pop("lin")} | self.trained
@@ -82,6 +81,11 @@ class Task:
 BANK = {"n_layers": 1, "pooling": "statistics"}
 
 
+def names() -> list[str]:
+    """Of the starts of a model with a read-out; the statistics are relative to a channel's power: no gains."""
+    return [name for name in named_starts(lambda generator: nn.Identity()) if name != "gains"]
+
+
 def closed(task: Task, start: str) -> dict[str, Any]:
     """Test loss of a start with its read-out in closed form."""
     begin = time.process_time()
@@ -94,8 +98,7 @@ def closed(task: Task, start: str) -> dict[str, Any]:
 def by_readout(task: Task, d_model: int, folds: int) -> dict[str, Any]:
     """What the held-out closed form says of every start."""
     begin = time.process_time()
-    starts = task.starts(d_model=d_model, **BANK)
-    del starts["gains"]  # the statistics are relative to a channel's power: the same as the default
+    starts = {name: task.starts(d_model=d_model, **BANK)[name] for name in names()}
     found = choose_start(starts, *task.every, method="readout", folds=folds, seed=task.seed, progress=False)
     candidates = {each.name: [each.loss, each.gain, each.error] for each in found.candidates}
     return {"seconds": time.process_time() - begin, "candidates": candidates}
@@ -140,19 +143,24 @@ def main() -> None:
             store.put(config, make(*arguments))
             print(store.get(config), flush=True)
 
-    for n in reversed(options.sizes):
-        for seed in options.seeds:
-            for name in options.datasets:
-                task, base = Task(name, n, seed), {"dataset": name, "n": n, "seed": seed}
-                for d_model, folds in CHOICES:
-                    if folds == 3 or n == 50:
-                        what = {"what": "readout", "d_model": d_model, "folds": folds}
-                        record(base | what, by_readout, task, d_model, folds)
-                for method in ("evidence", "race"):
-                    record(base | {"what": method}, by_method, task, method)
-                for start in task.starts(d_model=8, **BANK):
-                    if start != "gains":
-                        record(base | {"what": "closed", "start": start}, closed, task, start)
+    bases = [
+        {"dataset": name, "n": n, "seed": seed}
+        for seed in options.seeds
+        for n in options.sizes
+        for name in options.datasets
+    ]
+    for base in bases:  # cheap ones first
+        task = Task(**base)
+        record(base | {"what": "evidence"}, by_method, task, "evidence")
+        for start in names():
+            record(base | {"what": "closed", "start": start}, closed, task, start)
+        record(base | {"what": "readout", "d_model": 48, "folds": 3}, by_readout, task, 48, 3)
+    for base in bases:
+        record(base | {"what": "race"}, by_method, Task(**base), "race")
+    for d_model, folds in ((192, 3), (48, 5)):
+        for base in bases:
+            config = base | {"what": "readout", "d_model": d_model, "folds": folds}
+            record(config, by_readout, Task(**base), d_model, folds)
     print(table(store.records()))
 
 
@@ -169,10 +177,11 @@ def table(records: list[dict[str, Any]]) -> str:
     for row in records:
         if "candidates" not in row:
             continue
-        candidates, method = row["candidates"], row["what"]
-        losses = row.get("losses") or closed_form.get((row["dataset"], row["n"], row["seed"]), {})
-        if not candidates.keys() <= losses.keys():
+        method, known = row["what"], closed_form.get((row["dataset"], row["n"], row["seed"]), {})
+        losses = row["losses"] if "losses" in row else {name: known[name] for name in names() if name in known}
+        if method == "readout" and len(losses) < len(names()):
             continue  # not all measured yet
+        candidates = {name: row["candidates"][name] for name in losses}
         default = losses[next(iter(candidates))]
         gains = {name: math.log(default / losses[name]) for name in candidates}
         best = max(candidates, key=lambda name: candidates[name][1])
@@ -184,7 +193,8 @@ def table(records: list[dict[str, Any]]) -> str:
     frames = {method: pd.DataFrame(entries) for method, entries in sorted(found.items())}
     rows = {method: frame.mean().map("{:+.3f}".format) for method, frame in frames.items()}
     rows |= {f"{method}, worst": frame.min().map("{:+.3f}".format) for method, frame in frames.items()}
-    return str(pd.DataFrame(rows).T.assign(tasks=[len(each) for each in (*frames.values(),) * 2]).sort_index())
+    counts = [len(frame) for frame in (*frames.values(), *frames.values())]
+    return pd.DataFrame(rows).T.assign(tasks=counts).sort_index().to_string()
 
 
 if __name__ == "__main__":

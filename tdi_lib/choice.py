@@ -251,7 +251,7 @@ def _why(candidates: tuple[Candidate, ...], winner: str, margin: float, what: st
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """Starts and samples, checked."""
+    """Starts and samples, checked; the padding of ``x`` is zero."""
 
     starts: dict[str, Start]
     x: np.ndarray
@@ -278,7 +278,11 @@ class _Task:
         for argument, value in (("y", target), ("groups", names)):
             if value is not None and len(value) != len(inputs):
                 raise ValueError(f"{argument} must be as many as x ({len(inputs)}), got shape {value.shape}")
-        return cls(dict(starts), inputs, target, names, check_lengths(inputs, lengths, minimum=1))
+        ends = check_lengths(inputs, lengths, minimum=1)
+        if ends is not None:
+            inputs[np.arange(inputs.shape[1]) >= ends[:, None]] = 0.0
+        real_array("x", inputs, ndim=(2, 3, 4), what="samples (P, ...)")
+        return cls(dict(starts), inputs, target, names, ends)
 
     @property
     def all(self) -> np.ndarray:
@@ -311,14 +315,6 @@ class _Task:
             raise
         instance_of(f"starts[{name!r}]", model, nn.Module)
         return model
-
-    @property
-    def cleared(self) -> np.ndarray:
-        """The sequences, their padding zero."""
-        if self.lengths is None:
-            return self.x
-        beyond = np.arange(self.x.shape[1]) >= self.lengths[:, None]  # (P L)
-        return np.where(beyond.reshape(*beyond.shape, *[1] * (self.x.ndim - 2)), 0.0, self.x)
 
     def columns(self, n_outputs: int) -> np.ndarray:
         """Centered targets (P, K): one-hot, or real ones of unit variance."""
@@ -408,9 +404,6 @@ def _outputs(model: nn.Module, part: dict[str, Any], batch_size: int = 64) -> It
     """Outputs (B, K) of the model in evaluation mode."""
     parameter = next(model.parameters())
     inputs, ends = part["x"], part["lengths"]
-    if ends is not None:
-        inputs = inputs.copy()
-        inputs[np.arange(inputs.shape[1]) >= ends[:, None]] = 0.0
     model.eval()
     for first in range(0, len(inputs), batch_size):
         some = slice(first, first + batch_size)
@@ -465,7 +458,7 @@ def start_evidence(
 
     The outputs share one kernel, their mean. Gradients are taken of at most four combinations of the outputs, random
     and orthonormal where there are more of them. Gradients of as many samples as fit into 256 MiB are held at once;
-    where there are more, those of each pair of blocks are taken anew, so that memory is P² and one pair of blocks.
+    where there are more, those of each pair of blocks are taken anew, so that memory is P² and a few blocks.
 
     Args:
         model: any module that returns a vector per sample, ``model(x)`` or ``model(x, lengths)``, and treats samples
@@ -510,13 +503,12 @@ class _Gradients:
         self.parameters = {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
         if not self.parameters:
             raise ValueError("model must have parameters that need a gradient, got none")
-        self.rates = torch.cat(
-            [torch.full((self.parameters[name].numel(),), rate) for name, rate in _rates(model, *rates).items()]
-        )
+        each = [np.full(self.parameters[name].numel(), rate) for name, rate in _rates(model, *rates).items()]
+        self.rates = torch.as_tensor(np.concatenate(each))  # (n)
         first = next(iter(self.parameters.values()))
         self.inputs = [torch.as_tensor(task.x).to(first)]  # (P ...)
         if task.lengths is not None:
-            self.inputs = [torch.as_tensor(task.cleared).to(first), torch.as_tensor(task.lengths).to(first.device)]
+            self.inputs.append(torch.as_tensor(task.lengths).to(first.device))
         outputs = self._outputs()
         self.target, directions = _contrasts(task, outputs, np.random.default_rng(seed))  # (P M), (M K)
         self.whole = len(directions) == self.target.shape[1]

@@ -537,6 +537,7 @@ def test_named_starts_are_the_functions_of_tdi() -> None:
         ({"y": np.zeros(5, int)}, ValueError, r"y must be as many as x \(20\)"),
         ({"groups": np.zeros(5, int)}, ValueError, r"groups must be as many as x \(20\)"),
         ({"groups": np.arange(20) % 2}, ValueError, "folds must be at most the 2 groups or samples, got 3"),
+        ({"x": np.full((20, LENGTH, 1), np.nan)}, ValueError, "x must be finite"),
         ({"folds": 1}, ValueError, "folds must be at least 2"),
         ({"method": "luck"}, ValueError, "method must be one of"),
         ({"margin": -1.0}, ValueError, "margin must be a finite number"),
