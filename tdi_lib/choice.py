@@ -95,10 +95,10 @@ class Choice:
 def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: int = 0) -> dict[str, Start]:
     """The starts of this library for a model, the default first.
 
-    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at three resolutions and at mixed ones
-    (:func:`~tdi_lib.tdi.flat_init_`); ``matched`` with the decay that suits none in particular, at the resolutions that
-    the task scalogram finds (``auto``), and at three fixed ones (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of
-    the channels matched for a long memory, the other half as by default.
+    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at two resolutions and at mixed ones
+    (:func:`~tdi_lib.tdi.flat_init_`); ``matched`` at the resolutions that the task scalogram finds (``auto``) and at
+    three fixed ones (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of the channels matched for a long memory, the
+    other half as by default. Ten are few enough for a race at the price of one training.
 
     Args:
         make_model: of a generator to the model, drawn from it. All starts begin with the same draw.
@@ -124,20 +124,16 @@ def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: in
         return model
 
     unlabeled: dict[str, Callable[..., Any] | None] = {"default": None, "gains": gains_init_}
-    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in _RESOLUTIONS}
+    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in (_WIDE, _NARROW)}
     unlabeled |= {"flat mixed": functools.partial(flat_init_, resolutions="auto")}
-    labeled: dict[str, Callable[..., Any]] = {
-        "matched": tdi_init_,
-        "matched auto": functools.partial(tdi_init_, resolutions="auto"),
-    }
-    labeled |= {f"matched {each}": functools.partial(tdi_init_, resolutions=each) for each in _RESOLUTIONS}
-    slow = _RESOLUTIONS[-1]
-    labeled |= {f"half {slow}": functools.partial(tdi_init_, resolutions=slow, share=0.5)}
+    labeled: dict[str, Callable[..., Any]] = {"matched auto": functools.partial(tdi_init_, resolutions="auto")}
+    labeled |= {f"matched {d}": functools.partial(tdi_init_, resolutions=d) for d in (_WIDE, _NARROW, _LONG)}
+    labeled |= {f"half {_LONG}": functools.partial(tdi_init_, resolutions=_LONG, share=0.5)}
     starts: dict[str, Start] = {name: functools.partial(start, each, False) for name, each in unlabeled.items()}
     return starts | {name: functools.partial(start, each, True) for name, each in labeled.items()}
 
 
-_RESOLUTIONS = (0.2, 0.05, 0.008)
+_WIDE, _NARROW, _LONG = 0.2, 0.05, 0.008  # resolutions: the last remembers more than a hundred steps
 
 # ---- choosing ------------------------------------------------------------------------------------
 
@@ -163,12 +159,14 @@ def choose_start(
     start has seen a label that it is judged by. The model needs a linear ``decoder``; the wider it is, and with
     ``pooling="statistics"``, the more a closed form tells.
 
+    Both ``readout`` and ``evidence`` ask at most about 400 of the samples.
+
     ``evidence`` trains nothing either and takes about a second a start: :func:`start_evidence` of all samples. A start
     that has looked at the labels has looked at those that it is judged by.
 
     ``race`` trains :class:`~tdi_lib.ssm.SequenceModel`: a fifth of the samples is held out, all starts take half of the
     steps, the default and the better half of the others take the rest, and the log loss of the fifth is compared
-    (AdamW begins anew at half-time). Eight starts and 50 steps cost 325 steps, less than one training.
+    (AdamW begins anew at half-time). Ten starts and 50 steps cost 400 steps, those of one short training.
 
     Args:
         starts: by name, functions of samples, ``start(x, y)``, that return an initialized model; the same samples must
@@ -210,13 +208,15 @@ def choose_start(
     margin = MARGINS[method] if margin is None else real_number("margin", margin, low=0.0)
     folds, steps = positive_int("folds", folds, minimum=2), positive_int("steps", steps, minimum=2)
     seed = positive_int("seed", seed, minimum=0)
+    rng = np.random.default_rng(seed)
     if method == "readout":
-        measured = _cross_fitted(task, task.divided(folds, np.random.default_rng(seed)), progress)
+        asked = task.some(folds, rng)
+        measured = _cross_fitted(asked, asked.divided(folds, rng), progress)
     elif method == "evidence":
-        measured = _under_evidence(task, progress)
+        measured = _under_evidence(task.some(1, rng), progress)
     else:
         measured = _raced(task, steps, seed, progress)
-    candidates = task.candidates(*measured)
+    candidates = _candidates(*measured)
     winner = _winner(candidates, margin)
     model = task.build(winner, task.all)
     if method == "readout":
@@ -251,7 +251,7 @@ def _why(candidates: tuple[Candidate, ...], winner: str, margin: float, what: st
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """Starts and samples, checked."""
+    """Starts and samples, checked; the padding of ``x`` is zero."""
 
     starts: dict[str, Start]
     x: np.ndarray
@@ -278,7 +278,11 @@ class _Task:
         for argument, value in (("y", target), ("groups", names)):
             if value is not None and len(value) != len(inputs):
                 raise ValueError(f"{argument} must be as many as x ({len(inputs)}), got shape {value.shape}")
-        return cls(dict(starts), inputs, target, names, check_lengths(inputs, lengths, minimum=1))
+        ends = check_lengths(inputs, lengths, minimum=1)
+        if ends is not None:
+            inputs[np.arange(inputs.shape[1]) >= ends[:, None]] = 0.0
+        real_array("x", inputs, ndim=(2, 3, 4), what="samples (P, ...)")
+        return cls(dict(starts), inputs, target, names, ends)
 
     @property
     def all(self) -> np.ndarray:
@@ -311,14 +315,6 @@ class _Task:
             raise
         instance_of(f"starts[{name!r}]", model, nn.Module)
         return model
-
-    @property
-    def cleared(self) -> np.ndarray:
-        """The sequences, their padding zero."""
-        if self.lengths is None:
-            return self.x
-        beyond = np.arange(self.x.shape[1]) >= self.lengths[:, None]  # (P L)
-        return np.where(beyond.reshape(*beyond.shape, *[1] * (self.x.ndim - 2)), 0.0, self.x)
 
     def columns(self, n_outputs: int) -> np.ndarray:
         """Centered targets (P, K): one-hot, or real ones of unit variance."""
@@ -354,20 +350,29 @@ class _Task:
             filled[home[group]] += shares[group]
         return [np.flatnonzero(home[self.members] == part) for part in range(n_parts)]
 
-    def candidates(
-        self, losses: dict[str, np.ndarray], seconds: dict[str, float], index: np.ndarray
-    ) -> tuple[Candidate, ...]:
-        """Every start's loss (B,) of some samples, held against the first one's."""
-        default = next(iter(losses.values()))
-        members = np.unique(self.members[index], return_inverse=True)[1]
-        found = []
-        for name, each in losses.items():
-            with np.errstate(invalid="ignore"):  # one that diverged has infinite losses, and no error
-                gains = default - each
-                sums = np.bincount(members, gains - gains.mean())  # of every group
-            error = math.sqrt((sums**2).sum() * len(sums) / max(len(sums) - 1, 1)) / len(gains)
-            found.append(Candidate(name, float(each.mean()), float(gains.mean()), error, seconds[name]))
-        return tuple(found)
+    def some(self, folds: int, rng: np.random.Generator) -> "_Task":
+        """At most about :data:`_ENOUGH` of the samples, whole groups of them, classes in their shares."""
+        n_parts = min(math.ceil(len(self.x) / _ENOUGH), (self.members.max() + 1) // folds)
+        if n_parts < 2:
+            return self
+        return dataclasses.replace(self, **self.part(self.divided(n_parts, rng)[0]))
+
+
+def _candidates(losses: dict[str, np.ndarray], seconds: dict[str, float], members: np.ndarray) -> tuple[Candidate, ...]:
+    """Every start's loss (B,) of some samples, held against the first one's; and the number of every sample's group."""
+    default = next(iter(losses.values()))
+    found = []
+    for name, each in losses.items():
+        with np.errstate(invalid="ignore"):  # one that diverged has infinite losses, and no error
+            gains = default - each
+            sums = np.bincount(members, gains - gains.mean())  # of every group
+        n_groups = len(np.unique(members))
+        error = math.sqrt((sums**2).sum() * n_groups / max(n_groups - 1, 1)) / len(gains)
+        found.append(Candidate(name, float(each.mean()), float(gains.mean()), error, seconds[name]))
+    return tuple(found)
+
+
+_ENOUGH = 400  # samples that are asked where nothing is trained
 
 
 # ---- the read-out in closed form -----------------------------------------------------------------
@@ -376,7 +381,7 @@ class _Task:
 def _cross_fitted(
     task: _Task, parts: list[np.ndarray], progress: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Log loss of every sample (P,), held out, under every start; its seconds; which samples."""
+    """Log loss of every sample (P,), held out, under every start; its seconds; the samples' groups."""
     losses = {name: np.zeros(len(task.x)) for name in task.starts}
     seconds = dict.fromkeys(task.starts, 0.0)
     with tqdm(total=len(parts) * len(task.starts), unit="fit", disable=not progress) as bar:
@@ -391,7 +396,7 @@ def _cross_fitted(
                 losses[name][held_out] = _log_loss(outputs, task.y[held_out], found.loss)
                 seconds[name] += time.perf_counter() - begin
                 bar.update()
-    return losses, seconds, task.all
+    return losses, seconds, task.members
 
 
 @torch.no_grad()
@@ -399,9 +404,6 @@ def _outputs(model: nn.Module, part: dict[str, Any], batch_size: int = 64) -> It
     """Outputs (B, K) of the model in evaluation mode."""
     parameter = next(model.parameters())
     inputs, ends = part["x"], part["lengths"]
-    if ends is not None:
-        inputs = inputs.copy()
-        inputs[np.arange(inputs.shape[1]) >= ends[:, None]] = 0.0
     model.eval()
     for first in range(0, len(inputs), batch_size):
         some = slice(first, first + batch_size)
@@ -456,7 +458,7 @@ def start_evidence(
 
     The outputs share one kernel, their mean. Gradients are taken of at most four combinations of the outputs, random
     and orthonormal where there are more of them. Gradients of as many samples as fit into 256 MiB are held at once;
-    where there are more, those of each pair of blocks are taken anew, so that memory is P² and one pair of blocks.
+    where there are more, those of each pair of blocks are taken anew, so that memory is P² and a few blocks.
 
     Args:
         model: any module that returns a vector per sample, ``model(x)`` or ``model(x, lengths)``, and treats samples
@@ -501,13 +503,12 @@ class _Gradients:
         self.parameters = {name: each.detach() for name, each in model.named_parameters() if each.requires_grad}
         if not self.parameters:
             raise ValueError("model must have parameters that need a gradient, got none")
-        self.rates = torch.cat(
-            [torch.full((self.parameters[name].numel(),), rate) for name, rate in _rates(model, *rates).items()]
-        )
+        each = [np.full(self.parameters[name].numel(), rate) for name, rate in _rates(model, *rates).items()]
+        self.rates = torch.as_tensor(np.concatenate(each))  # (n)
         first = next(iter(self.parameters.values()))
         self.inputs = [torch.as_tensor(task.x).to(first)]  # (P ...)
         if task.lengths is not None:
-            self.inputs = [torch.as_tensor(task.cleared).to(first), torch.as_tensor(task.lengths).to(first.device)]
+            self.inputs.append(torch.as_tensor(task.lengths).to(first.device))
         outputs = self._outputs()
         self.target, directions = _contrasts(task, outputs, np.random.default_rng(seed))  # (P M), (M K)
         self.whole = len(directions) == self.target.shape[1]
@@ -635,14 +636,14 @@ _VAGUE = 1e6  # variance of the constant, relative to the targets'
 
 
 def _under_evidence(task: _Task, progress: bool) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """What every sample (P,) takes from the log evidence of every start; its seconds; which samples."""
+    """What every sample (P,) takes from the log evidence of every start; its seconds; the samples' groups."""
     losses, seconds = {}, {}
     for name in tqdm(task.starts, unit="start", disable=not progress):
         begin = time.perf_counter()
         gradients = _Gradients(task.build(name, task.all), task, _RATES, _TOGETHER)
         losses[name] = -_evidence(gradients, task)[1]
         seconds[name] = time.perf_counter() - begin
-    return losses, seconds, task.all
+    return losses, seconds, task.members
 
 
 # ---- a race --------------------------------------------------------------------------------------
@@ -651,7 +652,7 @@ def _under_evidence(task: _Task, progress: bool) -> tuple[dict[str, np.ndarray],
 def _raced(
     task: _Task, steps: int, seed: int, progress: bool
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Log loss of the validation samples (B,) under every start after its steps; its seconds; which samples.
+    """Log loss of the validation samples (B,) under every start after its steps; its seconds; the samples' groups.
 
     Half of the steps for all, the other half for the better half of them, and for the default.
     """
@@ -681,7 +682,7 @@ def _raced(
                 seconds[name] += time.perf_counter() - begin
                 bar.update(half)
             rivals = sorted(rivals, key=lambda name: losses[name].mean())[: (len(rivals) + 1) // 2]
-    return losses, seconds, held_out
+    return losses, seconds, task.members[held_out]
 
 
 _FIFTH = 5

@@ -204,12 +204,25 @@ def test_the_error_of_a_gain_is_that_of_its_groups_mean() -> None:
     rng = np.random.default_rng(0)
     losses = {"default": rng.normal(size=40), "other": rng.normal(size=40)}
     gains, seconds = losses["default"] - losses["other"], dict.fromkeys(losses, 0.0)
-    y = np.arange(40) % 2
-    alone = task_of(y).candidates(losses, seconds, np.arange(40))[1]
+    alone = choice._candidates(losses, seconds, np.arange(40))[1]
     assert alone.error == pytest.approx(gains.std(ddof=1) / 40**0.5)
-    grouped = task_of(y, np.repeat(np.arange(8), 5)).candidates(losses, seconds, np.arange(40))[1]
+    grouped = choice._candidates(losses, seconds, np.repeat(np.arange(8), 5))[1]
     assert grouped.error == pytest.approx(gains.reshape(8, 5).mean(axis=1).std(ddof=1) / 8**0.5)
-    assert task_of(y).candidates(losses, seconds, np.arange(40))[0].error == 0
+    assert choice._candidates(losses, seconds, np.arange(40))[0].error == 0
+
+
+def test_of_many_samples_a_part_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "_ENOUGH", 20)
+    x, y = series(60, n_classes=3)
+    groups = np.arange(60) // 4
+    for grouped in (None, groups):
+        spy = Spy(lambda x, y: drawn(d_output=3))
+        choose({"default": spy}, x, y, groups=grouped, folds=2)
+        asked = where(x, np.concatenate([part for part, _ in spy.seen[:-1]]))
+        assert len(np.unique(asked)) == len(asked) == 20 and len(spy.seen[-1][0]) == 60
+        if grouped is not None:
+            assert len(np.unique(groups[asked])) == 5
+        assert np.bincount(y[asked]).min() >= 6
 
 
 # ---- evidence --------------------------------------------------------------------------------------------------------
@@ -501,7 +514,6 @@ def test_named_starts_are_the_functions_of_tdi() -> None:
         "gains": lambda model, generator: gains_init_(model, x),
         "flat 0.05": lambda model, generator: flat_init_(model, x, resolutions=0.05, generator=generator),
         "flat mixed": lambda model, generator: flat_init_(model, x, resolutions="auto", generator=generator),
-        "matched": lambda model, generator: tdi_init_(model, x, y, generator=generator),
         "matched auto": lambda model, generator: tdi_init_(model, x, y, resolutions="auto", generator=generator),
         "half 0.008": lambda model, generator: tdi_init_(
             model, x, y, resolutions=0.008, share=0.5, generator=generator
@@ -525,6 +537,7 @@ def test_named_starts_are_the_functions_of_tdi() -> None:
         ({"y": np.zeros(5, int)}, ValueError, r"y must be as many as x \(20\)"),
         ({"groups": np.zeros(5, int)}, ValueError, r"groups must be as many as x \(20\)"),
         ({"groups": np.arange(20) % 2}, ValueError, "folds must be at most the 2 groups or samples, got 3"),
+        ({"x": np.full((20, LENGTH, 1), np.nan)}, ValueError, "x must be finite"),
         ({"folds": 1}, ValueError, "folds must be at least 2"),
         ({"method": "luck"}, ValueError, "method must be one of"),
         ({"margin": -1.0}, ValueError, "margin must be a finite number"),
