@@ -198,7 +198,7 @@ def ucr_training(stem: str) -> Reader:
 
 
 def japanese_vowels(paths: Sequence[Path]) -> Arrays:
-    """A speaker in 12 coefficients of the speech spectrum; sequences of 7 to 29 steps, NaN where one has ended."""
+    """A speaker in 12 coefficients of linear prediction; sequences of 7 to 29 steps, NaN where one has ended."""
     names = [f"aeon/datasets/data/JapaneseVowels/JapaneseVowels_{part}.ts" for part in ("TRAIN", "TEST")]
     parts = [_ts(text, name) for text, name in zip(_the_members(paths[0], *names), names, strict=True)]
     steps, channels = np.array([x.shape for series, _ in parts for x in series]).max(axis=0)
