@@ -5,6 +5,8 @@ Shapes: ``P`` samples, ``L`` time steps, ``D`` input channels, ``K`` targets.
 
 import dataclasses
 import math
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,14 +43,23 @@ def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str, finite: bool = True) -> np.ndarray:
-    """Return ``value`` as a (finite) float64 array with one of the allowed numbers of axes."""
+def as_array(name: str, value: Any, what: str) -> np.ndarray:
+    """``value`` as an array: of a list, a table of pandas, or a tensor of any type that holds values."""
     if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
+        if value.is_meta or value.layout != torch.strided:
+            kind = "a tensor on the meta device, which holds no values" if value.is_meta else f"a {value.layout} tensor"
+            raise ValueError(f"{name} must be {what}, got {kind}")
+        value = value.detach().cpu()
+        return np.asarray(value.double() if value.is_floating_point() else value)
     try:
-        array = np.asarray(value)
+        return np.asarray(value)
     except ValueError as error:  # ragged nested lists
         raise ValueError(f"{name} must be {what}, got a ragged sequence") from error
+
+
+def real_array(name: str, value: ArrayLike, *, ndim: tuple[int, ...], what: str, finite: bool = True) -> np.ndarray:
+    """Return ``value`` as a (finite) float64 array with one of the allowed numbers of axes."""
+    array = as_array(name, value, what)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be real numbers ({what}), got dtype {array.dtype}")
     if array.ndim not in ndim:
@@ -86,6 +97,7 @@ def instance_of(name: str, value: object, kind: type | tuple[type, ...]) -> None
 # ---- sequences and their lengths -----------------------------------------------------------------
 
 
+SEQUENCES = "sequences (P, L) or (P, L, D), time before channels"
 MIN_LENGTH = 8
 MIN_SAMPLES = 4
 
@@ -97,10 +109,7 @@ def check_lengths(
     if lengths is None:
         return None
     n_samples, longest = np.shape(x)[:2]
-    try:
-        ends = np.asarray(lengths.detach().cpu() if hasattr(lengths, "detach") else lengths)
-    except ValueError as error:  # ragged nested lists
-        raise ValueError(f"{name} must be {n_samples} integers, got a ragged sequence") from error
+    ends = as_array(name, lengths, f"{n_samples} integers")
     if ends.shape != (n_samples,) or ends.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be {n_samples} integers, one per sequence of {of}, got {ends.dtype} {ends.shape}"
@@ -119,7 +128,7 @@ def lengths_of(x: ArrayLike) -> np.ndarray | None:
     >>> lengths_of([[1.0, 2.0, 3.0], [4.0, np.nan, np.nan]])
     array([3, 1])
     """
-    inputs = real_array("x", x, ndim=(2, 3), what="sequences (P, L) or (P, L, D)", finite=False)
+    inputs = real_array("x", x, ndim=(2, 3), what=SEQUENCES, finite=False)
     missing = np.isnan(inputs.reshape(*inputs.shape[:2], -1))  # (P L D)
     if not missing.any():
         return None
@@ -135,12 +144,14 @@ def lengths_of(x: ArrayLike) -> np.ndarray | None:
 
 def check_inputs(x: ArrayLike, lengths: ArrayLike | None = None, *, minimum: int = MIN_SAMPLES) -> np.ndarray:
     """Check and bring to inputs (P, L, D), continued by their own mean from ``lengths`` on."""
-    what = "sequences (P, L) or (P, L, D)"
-    inputs = real_array("x", x, ndim=(2, 3), what=what, finite=False)
+    inputs = real_array("x", x, ndim=(2, 3), what=SEQUENCES, finite=False)
     inputs = inputs.reshape(*inputs.shape[:2], -1)
     n_samples, length, _ = inputs.shape
     if length < MIN_LENGTH:
-        raise ValueError(f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)})")
+        raise ValueError(
+            f"x must have at least {MIN_LENGTH} time steps, got {length} (shape {np.shape(x)}; time comes before "
+            "channels)"
+        )
     if n_samples < minimum:
         raise ValueError(f"x must hold at least {minimum} sequences, got {n_samples}")
     ends = check_lengths(x, lengths)
@@ -169,21 +180,50 @@ def check_inputs(x: ArrayLike, lengths: ArrayLike | None = None, *, minimum: int
     return inputs
 
 
+def plain_targets(y: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
+    """Targets of ``n_samples`` sequences as numbers or texts (P,) or (P, K), whatever brought them.
+
+    Texts may come as objects, bytes or a column of pandas; what is missing among numbers becomes NaN, among texts "".
+
+    >>> plain_targets(np.array([b"a", b"b"]), 2), plain_targets(np.array([1, None, 2], dtype=object), 3)
+    (array(['a', 'b'], dtype='<U1'), array([ 1., nan,  2.]))
+    """
+    raw = as_array(name, y, "one target per sequence")
+    if raw.ndim == 0 or len(raw) != n_samples:
+        raise ValueError(f"{name} must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
+    if raw.dtype.kind == "S":
+        return np.char.decode(raw, "utf-8", "replace")
+    if raw.dtype.kind not in "OT":
+        return raw
+    cells = [None if each is None or each != each else each for each in raw.ravel().tolist()]  # NaN, NaT
+    there = [each for each in cells if each is not None]
+    if all(isinstance(each, int | float) for each in there):
+        flat = np.array([math.nan if each is None else each for each in cells], dtype=np.float64)
+        whole = len(there) == len(cells) and all(isinstance(each, int) for each in there)
+        return (flat.astype(np.int64) if whole else flat).reshape(raw.shape)
+    if not all(isinstance(each, str | bytes) for each in there):
+        kinds = sorted({type(each).__name__ for each in there})
+        raise TypeError(f"{name} must hold numbers or texts, got {', '.join(kinds)} (say which: y.astype(str))")
+    texts = ["" if each is None else each.decode("utf-8", "replace") if isinstance(each, bytes) else each
+             for each in cells]  # fmt: skip
+    return np.array(texts).reshape(raw.shape)
+
+
 def read_targets(y: ArrayLike, n_samples: int) -> tuple[np.ndarray, bool]:
-    """Check targets of ``n_samples`` sequences: class labels (P,) and True, or real targets (P, K) and False."""
-    if hasattr(y, "detach"):
-        y = y.detach().cpu().numpy()
-    raw = np.asarray(y)
-    if len(raw.shape) == 0 or len(raw) != n_samples:
-        raise ValueError(f"y must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
+    """Check targets of ``n_samples`` sequences: class labels (P,) and True, or real targets (P, K) and False.
+
+    The type says which: integers, booleans and texts are labels, floats are real targets. :func:`understand_targets`
+    looks at values instead.
+    """
+    raw = plain_targets(y, n_samples)
     if raw.ndim > 2:
         raise ValueError(
             f"y must be targets (P,) or (P, K), got shape {raw.shape}: of targets at every step take a few, or their "
             f"mean over time, or pass all as columns, y.reshape(len(y), -1)"
         )
     if raw.dtype.kind in "iubU" and raw.ndim == 1:
-        if raw.dtype.kind == "i" and (raw < 0).any():
-            raise ValueError(f"y must be non-negative class labels, got {raw.min()} (pass floats for regression)")
+        if raw.dtype.kind == "U" and (raw == "").any():
+            raise ValueError(f"y must hold a label for every sequence, got {int((raw == '').sum())} missing")
         return raw, True
     if raw.dtype.kind in "iu" and not np.isin(raw, (0, 1)).all():
         raise ValueError(
@@ -191,6 +231,112 @@ def read_targets(y: ArrayLike, n_samples: int) -> tuple[np.ndarray, bool]:
             f"of shape {raw.shape} up to {raw.max()} (pass floats for regression)"
         )
     return real_array("y", raw, ndim=(1, 2), what="targets (P,) or (P, K)").reshape(n_samples, -1), False
+
+
+TASKS = ("auto", "classes", "real")
+MAX_CLASSES = 100
+# In lower case: what pandas takes for missing, and what the archives write.
+MISSING = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "<na>", "#na", "#n/a", "-nan", "1.#ind", "1.#qnan"})
+MISSING |= {"-1.#ind", "-1.#qnan"}
+NUMBER = re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]*)?([eE][-+]?[0-9]+)?|[-+]?\.[0-9]+")
+
+
+def understand_targets(
+    y: Any, n_samples: int, *, task: str = "auto", classes: Sequence[str] | None = None, name: str = "y"
+) -> tuple[np.ndarray, tuple[str, ...], np.ndarray]:
+    """The one rule of what targets are, for files and for arrays alike: by their values.
+
+    Texts are classes unless the whole column is written as numbers are (not ``01`` or ``1_2``). Whole numbers of at
+    most 100 values, twice each on average, are classes; other numbers are real targets.
+
+    Args:
+        y: targets (P,) or (P, K), as for :func:`plain_targets`.
+        n_samples: P.
+        task: ``classes`` or ``real`` overrules what they look like.
+        classes: names of all classes in the order of their codes, such as those of a training set; else those found.
+        name: what the errors call them.
+
+    Returns:
+        Codes (P,) or real targets, (P,) or (P, K), of the samples that have one; the classes' names, none for real
+        targets; and which samples have a target (P,).
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    >>> understand_targets([-1.0, 1.0, 1.0, -1.0], 4)[:2]
+    (array([0, 1, 1, 0]), ('-1', '1'))
+    >>> understand_targets(["2", "2"], 2, classes=["1", "2"])[0]
+    array([1, 1])
+    """
+    task = one_of("task", task, TASKS)
+    array = plain_targets(y, n_samples, name=name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim > 2 or (classes is not None and (array.ndim > 1 or task == "real")):
+        raise ValueError(f"{name} must be labels (P,) or real targets (P, K) without classes, got shape {array.shape}")
+    texts = None
+    if array.dtype.kind == "U":
+        texts = np.char.strip(array)
+        missing = np.isin(np.char.lower(texts), sorted(MISSING))
+        odd = [text for text in texts[~missing].tolist() if not NUMBER.fullmatch(text)]
+        if odd and (task == "real" or texts.ndim > 1):
+            raise ValueError(f"{name} must be numbers, got {odd[0][:40]!r}{thousands(odd[0])}")
+        if odd or missing.all():
+            return *_codes(name, texts, classes), np.ones(n_samples, bool)
+        array = np.where(missing, "nan", texts).astype(np.float64)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must be numbers or texts, got {array.dtype}")
+    values = array.astype(np.float64)
+    there = np.asarray(~np.isnan(values.reshape(n_samples, -1)).any(axis=1))
+    values = values[there]
+    if not np.isfinite(values).all() or not there.any():
+        bad = int((~np.isfinite(values)).sum())
+        raise ValueError(f"{name} must be finite for every sample, got {bad or n_samples} that are not")
+    if values.ndim == 1 and task != "real":
+        found = np.unique(values)
+        few = len(found) <= min(MAX_CLASSES, max(n_samples // 2, 1)) and (found == np.round(found)).all()
+        if task == "classes" or few or classes is not None:
+            written = np.array([f"{value:.10g}" for value in values])
+            if texts is not None and len(np.unique(texts[there])) > len(found):  # such as 1 and 1.0: who knows
+                written = texts[there]
+            elif classes is None:
+                classes = [f"{value:.10g}" for value in found]
+            return *_codes(name, written, classes), there
+    return values, (), there
+
+
+def _codes(name: str, texts: np.ndarray, classes: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
+    if np.isin(np.char.lower(texts), ("", "?", "nan")).any():  # "none" may well be a class
+        raise ValueError(f"{name} must hold a target for every sample, got a missing one")
+    known = np.unique(texts).tolist() if classes is None else list(classes)
+    place = {each: code for code, each in enumerate(known)}
+    if strange := sorted(set(texts.tolist()) - set(place)):
+        shown = ", ".join(known[:8]) + ", …" * (len(known) > 8)
+        raise ValueError(f"{name} must hold one of the classes {shown}, got {strange[0][:40]!r}")
+    return np.array([place[text] for text in texts.tolist()], dtype=np.int64), tuple(known)
+
+
+def thousands(text: str) -> str:
+    """A hint where a text is a number with separated thousands."""
+    grouped = re.fullmatch(r"[-+]?\d{1,3}(?:([,.' \u00a0\u202f])\d{3})(?:\1\d{3})*(?:[.,]\d*)?", text.strip())
+    return f" (separated thousands: write them without {grouped[1]!r})" if grouped else ""
+
+
+def group_members(groups: ArrayLike, n_samples: int, *, name: str = "groups") -> np.ndarray:
+    """Codes 0..G-1 of the group (P,) that each sample belongs to, in the order of their names; at least two groups.
+
+    >>> group_members(["ann", "bob", "ann"], 3)
+    array([0, 1, 0])
+    """
+    names = plain_targets(groups, n_samples, name=name)
+    if names.ndim != 1:
+        raise ValueError(f"{name} must hold one group per sequence of x ({n_samples},), got shape {names.shape}")
+    if (names == "").any() if names.dtype.kind == "U" else names.dtype.kind == "f" and np.isnan(names).any():
+        raise ValueError(f"{name} must name a group for every sequence, got a missing one")
+    found, codes = np.unique(names, return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(f"{name} must be at least two, got only {names[0]!r}")
+    return codes.astype(np.int64)
 
 
 def check_classes(classes: list[Any], n_samples: int) -> None:

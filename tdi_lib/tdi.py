@@ -51,6 +51,7 @@ from tdi_lib.readout import ReadoutReport, ridge_readout_
 from tdi_lib.samples import (
     CheckedSamples,
     check_inputs,
+    group_members,
     instance_of,
     one_of,
     positive_int,
@@ -996,16 +997,19 @@ class Comparison:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """Several starts on held-out samples: the squared misses (P,) of each, and the read-out that was asked."""
+    """Several starts on held-out samples: the squared misses (P,) of each, the read-out that was asked, the groups."""
 
     misses: dict[str, np.ndarray]
     order: str
+    groups: np.ndarray | None = None
 
     def compare(self, base: str, rival: str) -> Comparison:
         """Two of them."""
         first, second = self.misses[base], self.misses[rival]
         difference = second - first
-        standard_error = float(difference.std(ddof=1) / np.sqrt(len(difference)))
+        groups = np.arange(len(difference)) if self.groups is None else self.groups
+        off = np.bincount(groups, difference - difference.mean())  # what is kept together errs together
+        standard_error = float(np.sqrt(len(off) / (len(off) - 1) * (off**2).sum()) / len(difference))
         return Comparison(
             float(first.mean()), float(second.mean()), float(difference.mean()), standard_error, self.order
         )
@@ -1040,8 +1044,10 @@ def compare_starts(base: Layer, rival: Layer, x: ArrayLike, y: ArrayLike, *, ord
     return held_out_starts({"base": base, "rival": rival}, x, y, order=order).compare("base", "rival")
 
 
-def held_out_starts(starts: Mapping[str, Layer], x: ArrayLike, y: ArrayLike, *, order: str = "auto") -> HeldOut:
-    """:func:`compare_starts` of several layers, each fitted once on each half."""
+def held_out_starts(
+    starts: Mapping[str, Layer], x: ArrayLike, y: ArrayLike, *, order: str = "auto", groups: ArrayLike | None = None
+) -> HeldOut:
+    """:func:`compare_starts` of several layers, each fitted once on each half; ``groups`` (P,) are never split."""
     order = one_of("order", order, _ORDERS)
     samples = CheckedSamples.of(x, y)
     if order == "auto":
@@ -1057,7 +1063,8 @@ def held_out_starts(starts: Mapping[str, Layer], x: ArrayLike, y: ArrayLike, *, 
 
         return of_half
 
-    return _held_out({name: features(layer) for name, layer in starts.items()}, samples, y, order)
+    members = None if groups is None else group_members(groups, len(samples))
+    return _held_out({name: features(layer) for name, layer in starts.items()}, samples, y, order, members)
 
 
 def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike) -> Comparison:
@@ -1082,13 +1089,18 @@ def compare_features(base: Features, rival: Features, x: ArrayLike, y: ArrayLike
     return _held_out({"base": base, "rival": rival}, CheckedSamples.of(x, y), y, "given").compare("base", "rival")
 
 
-def _held_out(starts: Mapping[str, Features], samples: CheckedSamples, y: ArrayLike, order: str) -> HeldOut:
+def _held_out(
+    starts: Mapping[str, Features],
+    samples: CheckedSamples,
+    y: ArrayLike,
+    order: str,
+    groups: np.ndarray | None = None,
+) -> HeldOut:
     inputs, target = samples.inputs, samples.targets  # (P L D), (P K)
     if len(inputs) < _MIN_SAMPLES:
         raise ValueError(f"x must hold at least {_MIN_SAMPLES} sequences to be split, got {len(inputs)}")
     labels = np.asarray(y.detach().cpu() if hasattr(y, "detach") else y)
-    halves = np.zeros(len(inputs), bool)
-    halves[np.lexsort(target.T)[::2]] = True
+    halves = _halves(target, groups)
     misses = {name: np.zeros(len(inputs)) for name in starts}
     for fit in (halves, ~halves):
         mean = target[fit].mean(axis=0)
@@ -1100,7 +1112,18 @@ def _held_out(starts: Mapping[str, Features], samples: CheckedSamples, y: ArrayL
             path = ridge_path(features[fit], target[fit] - mean)
             predicted = features[~fit] @ path.weights[path.best] + mean
             misses[name][~fit] = ((predicted - target[~fit]) ** 2).mean(axis=1)
-    return HeldOut(misses, order)
+    return HeldOut(misses, order, groups)
+
+
+def _halves(target: np.ndarray, groups: np.ndarray | None) -> np.ndarray:
+    """One of two halves of the samples (P,), alternately in the order of their targets, or of their groups' means."""
+    if groups is None:
+        groups = np.arange(len(target))
+    sizes = np.bincount(groups)
+    means = np.stack([np.bincount(groups, column) for column in target.T], axis=1) / sizes[:, None]  # (G K)
+    chosen = np.zeros(len(sizes), bool)
+    chosen[np.lexsort(means.T)[::2]] = True
+    return np.asarray(chosen[groups])
 
 
 def forecast_gain(

@@ -6,9 +6,12 @@ same weights.
 
 import copy
 import dataclasses
+import hashlib
+import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,6 +84,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     watch: Callable[[int, SequenceModel], None] | None = None,
+    checkpoint: str | Path | None = None,
     device: str = "auto",
 ) -> FitResult:
     """Train in place with AdamW and keep the weights of the best validation loss.
@@ -99,10 +103,12 @@ def fit(
         seed: order of the batches and dropout.
         progress: show a bar.
         watch: called as ``watch(step, model)`` after every validation, to look at the model while it learns.
+        checkpoint: file that the state is written to after every validation. The same call made again goes on from
+            there and ends with the same numbers (but for dropout); the file stays. Needs safetensors.
         device: of torch, such as ``cpu`` or ``cuda``; ``auto`` is the GPU if there is one. The model ends where it was.
 
     Raises:
-        TypeError, ValueError: naming the argument.
+        TypeError, ValueError: naming the argument; also if ``checkpoint`` is of another training.
         FloatingPointError: if the training diverged; the model is as it was.
 
     >>> generator = torch.Generator().manual_seed(0)
@@ -121,6 +127,7 @@ def fit(
         [positive_int("seed", seed, minimum=0)],
         _Options(max_steps, evaluate_every, patience, batch_size, lr, ssm_lr, weight_decay, progress, watch),
         device,
+        checkpoint,
     )
     if isinstance(result, FloatingPointError):
         raise result
@@ -225,6 +232,7 @@ def _train(
     seeds: list[int],
     options: _Options,
     device: str | torch.device,
+    checkpoint: str | Path | None = None,
 ) -> list[FitResult | FloatingPointError]:
     """The one loop: epochs of ``evaluate_every`` steps, so that sets of every size are validated equally often."""
     start, every = time.perf_counter(), options.evaluate_every
@@ -238,12 +246,16 @@ def _train(
     batches = [_endless_batches(size, options.batch_size, seed) for size, seed in zip(train.sizes, seeds, strict=True)]
     alive = list(range(len(models)))  # which models the team holds, in its order
     n_epochs = math.ceil(options.max_steps / every)
+    state = None
+    if checkpoint is not None and isinstance(team, _Alone):
+        state = _State(Path(checkpoint), team, runs[0], (train, validation), options, seeds[0])
+    done, n_epochs = (0, n_epochs) if state is None else state.restore(n_epochs, batches[0])
     with (
-        tqdm(total=n_epochs * len(models), unit="evaluation", disable=not options.progress) as bar,
+        tqdm(total=n_epochs * len(models), initial=done, unit="evaluation", disable=not options.progress) as bar,
         torch.random.fork_rng([device] if device.type == "cuda" else []),
     ):
         torch.manual_seed(seeds[0])  # dropout
-        for epoch in range(1, n_epochs + 1):
+        for epoch in range(done + 1, n_epochs + 1):
             begin = time.perf_counter()
             total = torch.zeros(len(alive), dtype=team.dtype, device=device)
             for _ in range(every):
@@ -259,6 +271,8 @@ def _train(
                     run.best = team.weights(place)
                 if math.isfinite(val_loss) and run.waited < options.patience:
                     going.append(place)
+            if state is not None:
+                state.save(epoch)
             if options.watch is not None:
                 with torch.no_grad():
                     options.watch(epoch * every, models[0])
@@ -372,6 +386,66 @@ class _Alone:
 
     def keep(self, places: list[int]) -> None:
         """The one that is kept is there already."""
+
+
+class _State:
+    """What one model's training goes on from, in a file."""
+
+    def __init__(
+        self, path: Path, team: _Alone, run: _Run, pools: tuple[_Pool, ...], options: _Options, seed: int
+    ) -> None:
+        self.path, self.team, self.run = path, team, run
+        self.every, self.patience = options.evaluate_every, options.patience
+        told = dataclasses.asdict(dataclasses.replace(options, progress=False, watch=None))
+        digest = hashlib.sha256(json.dumps([told, seed], sort_keys=True).encode())
+        for tensor in (*run.best.values(), *(part for pool in pools for part in pool.parts)):
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        self.key = digest.hexdigest()
+
+    def save(self, epoch: int) -> None:
+        from safetensors.torch import save
+
+        tensors = {f"best.{name}": tensor for name, tensor in self.run.best.items()}
+        tensors |= {f"model.{name}": tensor for name, tensor in self.team.model.state_dict().items()}
+        tensors |= {
+            f"optimizer.{index}.{name}": value
+            for index, values in self.team.optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        names = ("rows", "best_loss", "best_step", "waited", "seconds")
+        told = {"key": self.key, "epoch": epoch} | {name: getattr(self.run, name) for name in names}
+        temporary = self.path.with_name(self.path.name + ".tmp")
+        temporary.write_bytes(save(tensors, {"training": json.dumps(told)}))
+        temporary.replace(self.path)
+
+    def restore(self, n_epochs: int, batches: Iterator[np.ndarray]) -> tuple[int, int]:
+        """How many epochs are done, none if there is no file, and how many there are to be."""
+        if not self.path.exists():
+            return 0, n_epochs
+        from safetensors import safe_open
+
+        with safe_open(str(self.path), "pt") as stored:
+            told = json.loads((stored.metadata() or {}).get("training", "{}"))
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        if told.get("key") != self.key:
+            raise ValueError(
+                f"checkpoint must be of this training, but {self.path} is of other data or options: remove it"
+            )
+        part = lambda head: {k.removeprefix(head): v for k, v in tensors.items() if k.startswith(head)}  # noqa: E731
+        self.team.model.load_state_dict(part("model."))
+        self.run.best = part("best.")
+        for name in ("rows", "best_loss", "best_step", "waited", "seconds"):
+            setattr(self.run, name, told[name])
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in part("optimizer.").items():
+            index, _, kind = name.partition(".")
+            moments.setdefault(int(index), {})[kind] = value
+        groups = self.team.optimizer.state_dict()["param_groups"]
+        self.team.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for _ in range(told["epoch"] * self.every):
+            next(batches)
+        return told["epoch"], told["epoch"] if self.run.waited >= self.patience else n_epochs
 
 
 class _Stack:

@@ -181,7 +181,7 @@ def test_init_writes_what_the_library_makes(tones, tmp_path: Path) -> None:
     ssm.load_state_dict(load_file(output))
     generator = torch.Generator().manual_seed(3)
     twin = DiagonalSSM(16, 16, generator=generator)
-    inputs, targets, _ = usable(x, y)
+    inputs, targets, *_ = usable(x, y)
     tdi_init_(twin, inputs, targets, generator=generator)
     assert all(torch.equal(a, b) for a, b in zip(ssm.parameters(), twin.parameters(), strict=True))
     spectrum = estimate_task_spectrum(x, y)
@@ -209,7 +209,7 @@ def test_the_guard_keeps_the_default_where_nothing_is_to_be_won(noise: Path, tmp
     [
         (["diagnose", "absent.csv"], "Error: absent.csv: cannot be opened: No such file"),
         (["diagnose", "DATA", "--target", "color"], "target must be one of 'fault'"),
-        (["diagnose", "DATA", "--task", "real"], "expected numbers as targets, got 'a'"),
+        (["diagnose", "DATA", "--task", "real"], "targets must be numbers, got 'a'"),
         (["diagnose", "DATA", "--rate", "-1"], "Error: sampling_rate must be a finite number"),
         (["diagnose", "DATA", "--rate", "fast"], "'fast' is not a valid float"),
         (["diagnose", "DATA", "--d-state", "3"], "Error: d_state must be even"),

@@ -121,7 +121,7 @@ def test_lengths_that_differ_are_cut_and_said() -> None:
     x[5, 50:] = np.nan
     x[7, 20:] = np.nan
     x[9] = 3.0
-    inputs, targets, notes = usable(x, y)
+    inputs, targets, _, notes = usable(x, y)
     assert inputs.shape == (46, 50, 1)
     kept = [i for i in range(48) if i not in (7, 9)]
     np.testing.assert_array_equal(inputs[:, :, 0], x[kept, :50])
@@ -178,10 +178,15 @@ def test_the_rule(p_value: float, held_out: Comparison, forecast: Forecast | Non
 @pytest.mark.parametrize(
     ("x", "y", "options", "message"),
     [
-        (np.zeros((3, 2, 1, 1)), np.zeros(3), {}, r"x must be real sequences \(P, L\) or \(P, L, D\), got shape"),
+        (
+            np.zeros((3, 2, 1, 1)),
+            np.zeros(3),
+            {},
+            r"x must be sequences \(P, L\) or \(P, L, D\), time before channels, got sh",
+        ),
         (np.ones((20, 30)), np.arange(20), {}, "x must hold mostly sequences that vary, got 20 constant of 20"),
         (noise(1)[0], np.zeros(59), {}, r"y must hold one target per sequence of x \(60\), got shape \(59,\)"),
-        (noise(1)[0], np.zeros(60), {}, "y must vary in every column"),
+        (noise(1)[0], np.zeros(60), {}, "y must hold at least two classes"),
         (noise(1)[0][:15], np.arange(15.0), {}, "x must hold at least 16 usable samples, .* got 15"),
         (noise(1)[0][:19], np.arange(19) % 5, {}, "x must hold at least 20 usable samples of 5 classes, .* got 19"),
         (noise(1)[0][:, :7], noise(1)[1], {}, "x must have at least 8 time steps"),

@@ -224,7 +224,9 @@ def test_targets_from_a_second_file(tmp_path: Path, name: str, content: bytes) -
     assert samples.x.shape == (6, 10, 2) and samples.y.tolist() == CODES.tolist()
     with pytest.raises(ReadError, match=r"x\.npy: an NPY file holds sequences alone; give the targets by target_file"):
         read(data)
-    with pytest.raises(ReadError, match=r"y\.npy: expected one target per sample \(6\), got shape \(5,\)"):
+    with pytest.raises(
+        ReadError, match=r"y\.npy: targets must hold one target per sequence of x \(6\), got shape \(5,\)"
+    ):
         read(data, target_file=put(tmp_path, "y.npy", npy(CODES[:5])))
 
 
@@ -236,7 +238,7 @@ def test_what_looks_like_classes_can_be_overruled(tmp_path: Path) -> None:
     assert read(values).classes == () and read(values, task="classes").classes == ("0.5", "1.5")
     counts = put(tmp_path, "counts.csv", text(np.arange(6)))  # whole numbers, but each of them once
     assert read(counts).classes == ()
-    with pytest.raises(ReadError, match="expected numbers as targets, got 'cat'"):
+    with pytest.raises(ReadError, match="targets must be numbers, got 'cat'"):
         read(put(tmp_path, "words.csv", text(WORDS)), task="real")
 
 
@@ -390,7 +392,7 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "infinite": ("a.csv", b"a,1,2\nb,1,1e999\n", "expected finite values, got 1 infinite"),
     "gap": ("a.csv", b"a,1,2,3\nb,1,,3\n", r"got 1 missing steps, the first in sample 1 at step 1"),
     "nothing": ("a.csv", b"a,1,2,3\nb,,,\n", "expected a value in every sequence, got none in sample 1"),
-    "no target": ("a.csv", b"a,1,2,3\n,1,2,3\n", "expected a target for every sample, got a missing one"),
+    "no target": ("a.csv", b"a,1,2,3\n,1,2,3\n", "targets must hold a target for every sample, got a missing one"),
     "quote": ("a.csv", b'a,1,2\nb,"1,2\n' + b"1,2\n" * 40_000, "is not a table: field larger than field limit"),
     "ts, no data": ("a.ts", b"@classLabel true\n", "expected a line @data, got none"),
     "ts, no target": ("a.ts", b"@classLabel false\n@data\n1,2,3\n", "expected @classLabel true or @targetlabel true"),
@@ -450,7 +452,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
     for path, message in (
-        (tmp_path / "folder.csv", "expected a file, got a folder"),
+        (tmp_path / "folder.csv", "got a folder without any"),
         (tmp_path / "pipe.csv", "expected a file, got a device or pipe"),  # to open it would be to wait for ever
         (tmp_path / "absent.csv", "No such file"),
         ("zero\0byte.csv", "null"),

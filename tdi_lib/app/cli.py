@@ -1,13 +1,17 @@
 """The command line ``tdi``: diagnose a file, write matched parameters, find the book, run a study."""
 
+import codecs
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
+import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +21,14 @@ import click
 import numpy as np
 from click.core import ParameterSource
 
-from tdi_lib.app.files import TASKS, ReadError, Samples, read
+from tdi_lib.app.files import ReadError, Samples, read
+from tdi_lib.app.layouts import LAYOUTS
+from tdi_lib.samples import TASKS
 
 __all__ = ["cli"]
 
+UMASK = os.umask(0)
+os.umask(UMASK)
 ROOT = Path(__file__).resolve().parents[2]
 EXIT_CODES = """\b
 Exit codes:
@@ -35,6 +43,17 @@ class DataError(click.ClickException):
     exit_code = 2
 
 
+def _plain_sign(error: UnicodeError) -> tuple[str, int]:
+    """Signs that a terminal does not know, in its own: registered for the error handler of the streams."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = {"−": "-", "±": "+-", "…": "...", "“": '"', "”": '"', "→": "->"}
+    return "".join(signs.get(each, "?") for each in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("tdi", _plain_sign)
+
+
 def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     """Say what is wrong in a line. The library's errors name the file or the argument, so no traceback is needed."""
 
@@ -42,27 +61,45 @@ def plain_errors(command: Callable[..., None]) -> Callable[..., None]:
     def quiet(*arguments: Any, **options: Any) -> None:
         try:
             command(*arguments, **options)
-        except (ValueError, TypeError, OSError, ImportError, MemoryError) as error:
+        except (ValueError, TypeError, OSError, ImportError, MemoryError, FloatingPointError) as error:
             raise DataError(" ".join(str(error).split()) or type(error).__name__) from None
 
     return quiet
 
 
+def table_options(command: Callable[..., None]) -> Callable[..., None]:
+    """What every command that reads a file takes: where the targets are, and how the table lies."""
+    integer = click.IntRange(min=1)
+    for option in (
+        click.option("--step", type=integer, metavar="STEPS", help="From one window to the next; else no overlap."),
+        click.option("--window", type=integer, metavar="STEPS", help="Cut time rows or recordings into windows."),
+        click.option("--channel", metavar="COLUMN", help="Layout long: the channel, where it has a column."),
+        click.option("--time", metavar="COLUMN", help="Layouts long and time-rows: the time."),
+        click.option("--id", metavar="COLUMN", help="Layout long: the sample that a row belongs to."),
+        click.option("--layout", type=click.Choice(LAYOUTS), help="What a row is: a sample, a time step, a value."),
+        click.option("--skip-rows", type=click.IntRange(min=0), metavar="N", help="Lines before the table."),
+        click.option("--header/--no-header", default=None, help="Whether a text begins with names; else looked at."),
+        click.option("--task", type=click.Choice(TASKS), default="auto", show_default=True, help="Kind of target."),
+        click.option("--group", metavar="COLUMN", help="What samples belong to: a person, a recording. Never split."),
+        click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated."),
+        click.option("--target-file", type=click.Path(path_type=Path), metavar="FILE", help="Targets, one per sample."),
+        click.option("--target", multiple=True, metavar="COLUMN", help="Column of the targets: a name, or a number "
+                     "from 0. Repeated: several real targets."),
+        click.argument("data", type=click.Path(path_type=Path)),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def data_options(command: Callable[..., None]) -> Callable[..., None]:
-    """What every command that reads a file takes."""
+    """The same, the seed and the size of a layer."""
     for option in (
         click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Source of every draw."),
         click.option("--d-state", type=click.IntRange(min=2), default=64, show_default=True, help="State size, even."),
         click.option("--d-model", type=click.IntRange(min=1), default=64, show_default=True, help="Channels."),
-        click.option("--header/--no-header", default=None, help="Whether a text begins with names; else looked at."),
-        click.option("--task", type=click.Choice(TASKS), default="auto", show_default=True, help="Kind of target."),
-        click.option("--drop", multiple=True, metavar="COLUMN", help="Leave a column out; may be repeated."),
-        click.option("--target-file", type=click.Path(path_type=Path), metavar="FILE", help="Targets, one per sample."),
-        click.option("--target", metavar="COLUMN", help="Column of the targets: a name, or a number from 0."),
-        click.argument("data", type=click.Path(path_type=Path)),
     ):
         command = option(command)
-    return command
+    return table_options(command)
 
 
 @click.group(
@@ -73,12 +110,16 @@ def data_options(command: Callable[..., None]) -> Callable[..., None]:
 def cli() -> None:
     """Task-dependent initialization of state space models.
 
-    Ask your data whether a start matched to the task is worth it, then write one:
+    Ask your data whether a start matched to the task is worth it; train a model, and use it:
 
     \b
-      tdi diagnose recordings.csv --rate 500 --report report.html
-      tdi init recordings.csv --d-model 64 --d-state 64 -o init.safetensors
+      tdi diagnose recordings.csv --target fault --rate 500 --report report.html
+      tdi train recordings.csv --target fault -o model.safetensors --compare
+      tdi predict model.safetensors new.csv
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that cannot print a sign must not end the run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="tdi")
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -91,10 +132,10 @@ def cli() -> None:
 def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path | None, **options: Any) -> None:
     """Say whether a matched start is worth it on DATA.
 
-    DATA is a file of labeled sequences, one per row or entry: CSV, TSV, UCR .ts or .tsv, Parquet, Arrow, Feather, NPY
-    or NPZ. What was understood of it, whether the targets depend on its spectrum (with a p-value), where the bands
-    are, how far the common starts are from them and what is to be gained comes out, headed by a plain verdict: use
-    it, try it, or do not bother.
+    DATA is a file of labeled sequences, one per row or entry: CSV, TSV, UCR .ts or .tsv, ARFF, Parquet, Arrow, Feather,
+    NPY or NPZ, or a folder with a folder of WAV or FLAC recordings per class. What was understood of it, whether the
+    targets depend on its spectrum (with a p-value), where the bands are, how far the common starts are from them and
+    what is to be gained comes out, headed by a plain verdict: use it, try it, or do not bother.
 
     \b
     Example: sequences in rows, the column "fault" says what they are, 500 samples per second
@@ -103,11 +144,15 @@ def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path 
     from tdi_lib.app import diagnose as diagnosing
     from tdi_lib.app.report import html_report, text_report
 
+    writable(report, options)
     samples, targets = load(options)
     found = diagnosing.diagnose(
         samples.x,
         targets,
-        sampling_rate=rate,
+        groups=samples.groups,
+        task=kind(samples),
+        sampling_rate=rate or samples.rate,
+        progress=sys.stderr.isatty(),
         n_permutations=permutations,
         seed=options["seed"],
         d_model=options["d_model"],
@@ -116,7 +161,7 @@ def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path 
     source = options["data"].name
     words = data_words(click.get_current_context())
     if report is not None:
-        report.write_text(html_report(found, samples.understood, source, version(), words), encoding="utf-8")
+        write(report, html_report(found, samples.understood, source, version(), words).encode())
     if as_json:
         head = {"tdi": version(), "file": source, "sha256": sha256(options["data"]), "understood": samples.understood}
         click.echo(json.dumps(head | found.to_dict() | {"classes": list(samples.classes)}, allow_nan=False))
@@ -135,9 +180,9 @@ def diagnose(rate: float | None, permutations: int, as_json: bool, report: Path 
 def init(output: Path, method: str, guard: bool, **options: Any) -> None:
     """Write the parameters of a layer matched to DATA.
 
-    They fit tdi_lib.DiagonalSSM(d_model, d_state) of the same sizes:
-    ssm.load_state_dict(safetensors.torch.load_file(FILE)). Its metadata, JSON under the name "tdi", say what they were
-    made from and how.
+    They fit the layers of tdi_lib.SequenceModel(..., d_model=d_model, d_state=d_state):
+    model.ssms[0].load_state_dict(safetensors.torch.load_file(FILE)). Its metadata, JSON under the name "tdi", say what
+    they were made from and how.
 
     \b
     Example:
@@ -154,8 +199,9 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
     from tdi_lib.ssm import DiagonalSSM
     from tdi_lib.tdi import tdi_init_
 
+    writable(output, options)
     samples, targets = load(options)
-    x, y, notes = usable(samples.x, targets)
+    x, y, _, notes = usable(samples.x, targets, task=kind(samples))
     generator = torch.Generator().manual_seed(options["seed"])
     ssm = DiagonalSSM(options["d_model"], options["d_state"], generator=generator)
     done = tdi_init_(ssm, x, y, method=method, guard=guard, generator=generator)
@@ -179,7 +225,7 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
         metadata["target_sha256"] = sha256(options["target_file"])
     # one entry: several would be written in an order that changes from run to run
     tensors = {name: tensor.contiguous() for name, tensor in ssm.state_dict().items()}
-    output.write_bytes(save(tensors, {"tdi": json.dumps(metadata)}))
+    write(output, save(tensors, {"tdi": json.dumps(metadata)}))
     said = "matched" if done.changed else "S4D-Lin, kept by the guard"
     for note in notes:
         click.echo(f"left out: {note}")
@@ -188,6 +234,124 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
         f"spectrum by {done.spectrum.method!r} from {len(x):,} samples; "
         f"spectral loss {done.loss_before:.2f} -> {done.loss_after:.2f}"
     )
+
+
+@cli.command(epilog=EXIT_CODES)
+@table_options
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Source of every draw.")
+@click.option("--d-state", type=click.IntRange(min=2), default=32, show_default=True, help="State size, even.")
+@click.option("--d-model", type=click.IntRange(min=1), default=64, show_default=True, help="Channels.")
+@click.option("--layers", type=click.IntRange(min=1), default=1, show_default=True, help="Layers.")
+@click.option(
+    "--max-steps", "steps", type=click.IntRange(min=1), default=300, show_default=True, help="Of training, at most."
+)
+@click.option("--init", "begin", type=click.Choice(["tdi", "flat", "lin"]), default="tdi", show_default=True)
+@click.option("--compare", is_flag=True, help="Also train from S4D-Lin, and score both.")
+@click.option("--test", type=click.Path(path_type=Path), metavar="FILE", help="Test samples; else a fifth of DATA.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, metavar="FILE", help=".safetensors")
+@plain_errors
+def train(
+    output: Path, test: Path | None, compare: bool, begin: str, steps: int, layers: int, as_json: bool, **options: Any
+) -> None:
+    """Train a model on DATA, score it on samples that it has not seen, and save it.
+
+    Its filters are matched to the training samples and its read-out is set in closed form, then the filters are
+    trained; a fifth of the samples tests it and is never looked at before (or FILE by --test), and what belongs
+    together is never split (--group). If it is interrupted, the same command goes on from the last validation.
+
+    \b
+    Example:
+      tdi train recordings.csv --target fault --group machine -o model.safetensors --compare
+    """
+    from tdi_lib.app import train as training
+
+    writable(output, options | {"test": test})
+    samples, targets = load(options)
+    held: tuple[np.ndarray, np.ndarray] | None = None
+    if test is not None:
+        other = reading(options | {"data": test}, classes=samples.classes or None)
+        held = other.x, needed(other, test)
+    part = output.with_name(output.name + ".part")
+    try:
+        trained = training.train(
+            samples.x,
+            targets,
+            groups=samples.groups,
+            test=held,
+            task=kind(samples),
+            classes=samples.classes or None,
+            init=begin,
+            compare=compare,
+            d_model=options["d_model"],
+            d_state=options["d_state"],
+            n_layers=layers,
+            max_steps=steps,
+            seed=options["seed"],
+            progress=not as_json,
+            checkpoint=part,
+        )
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted: the same command goes on from the last validation", err=True)
+        sys.exit(1)
+    table = {name: options[name] for name in READ if options[name] not in (None, ())}
+    source = {"file": options["data"].name, "sha256": sha256(options["data"]), "understood": samples.understood}
+    trained.recipe.update(tdi=version(), source=source, rate=samples.rate, table=table)
+    trained.save(output)
+    if as_json:
+        click.echo(json.dumps(trained.recipe, allow_nan=False))
+    else:
+        click.echo(
+            f"data        {samples.understood}\n{trained.text()}\n\nnext: tdi predict {shlex.quote(str(output))} NEW"
+        )
+
+
+@cli.command(epilog=EXIT_CODES)
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="CSV", help="Else on stdout.")
+@click.option("--unlabeled", is_flag=True, help="DATA, a table without header, has no column of targets.")
+@plain_errors
+def predict(model: Path, data: Path, output: Path | None, unlabeled: bool) -> None:
+    """Apply a MODEL that tdi train wrote to DATA: a table with a row per sample.
+
+    DATA lies as the data that the model was trained on, but needs no targets. Where they are there they stand
+    beside the predictions.
+
+    \b
+    Example:
+      tdi predict model.safetensors new.csv -o predicted.csv
+    """
+    import pandas as pd
+
+    from tdi_lib.app.train import Trained
+
+    writable(output, {"data": data, "model": model})
+    trained = Trained.load(model)
+    options = dict.fromkeys(READ) | {"target": (), "drop": (), "task": "auto"} | trained.recipe.get("table", {})
+    samples = reading(
+        options | {"data": data, "target_file": None},
+        classes=trained.classes or None,
+        labeled=False if unlabeled else None,
+    )
+    outputs, table = trained.outputs(samples.x), pd.DataFrame({"sample": np.arange(len(samples.x))})
+    if trained.classes:
+        table["predicted"] = np.array(trained.classes)[outputs.argmax(axis=1)]
+        for name, column in zip(trained.classes, outputs.T, strict=True):
+            table[f"p_{name}"] = column.round(4)
+    else:
+        for k, column in enumerate(outputs.T):
+            table["predicted" if outputs.shape[1] == 1 else f"predicted_{k}"] = column
+    if samples.y is not None:
+        truth = np.array(samples.classes)[samples.y] if samples.classes else samples.y
+        for k, column in enumerate(truth.reshape(len(truth), -1).T):
+            table["target" if truth.ndim == 1 else f"target_{k}"] = column
+    text = table.to_csv(index=False)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write(output, text.encode())
+        click.echo(f"{output}: {len(table):,} predictions; {samples.understood}")
 
 
 @cli.command(epilog=EXIT_CODES)
@@ -252,19 +416,59 @@ def data_words(context: click.Context) -> str:
     return shlex.join(words)
 
 
+READ = ("target", "drop", "group", "task", "header", "skip_rows", "layout", "id", "time", "channel", "window", "step")
+
+
+def reading(options: dict[str, Any], **more: Any) -> Samples:
+    """The samples that the options of :func:`table_options` name."""
+    return read(options["data"], target_file=options["target_file"], **{name: options[name] for name in READ}, **more)
+
+
 def load(options: dict[str, Any]) -> tuple[Samples, np.ndarray]:
-    """The samples that the options of :func:`data_options` name, and their targets."""
-    samples = read(
-        options["data"],
-        target=options["target"],
-        target_file=options["target_file"],
-        drop=options["drop"],
-        task=options["task"],
-        header=options["header"],
-    )
+    """The same, and their targets."""
+    samples = reading(options)
+    return samples, needed(samples, options["data"])
+
+
+def needed(samples: Samples, path: Path) -> np.ndarray:
     if samples.y is None:
-        raise ReadError(options["data"], "expected targets, got none")
-    return samples, samples.y
+        raise ReadError(path, "expected targets, got none")
+    return samples.y
+
+
+def kind(samples: Samples) -> str:
+    """What the reader has decided, so that nobody decides again."""
+    return "classes" if samples.classes else "real"
+
+
+def writable(path: Path | None, options: dict[str, Any]) -> None:
+    """Refuse before the work what could not be written after it, or would destroy what is read."""
+    if path is None:
+        return
+    for name in ("data", "target_file", "test", "model"):
+        given = options.get(name)
+        if given is not None and path.exists() and given.exists() and path.samefile(given):
+            raise DataError(f"{path}: is the file that is read; it would be lost")
+    folder = path.absolute().parent
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file")
+    if not folder.is_dir():
+        raise DataError(f"{path}: No such file or directory: {folder}")
+    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise DataError(f"{path}: cannot be written: Permission denied")
+
+
+def write(path: Path, content: bytes) -> None:
+    """The whole file or none of it."""
+    with tempfile.NamedTemporaryFile(dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as stream:
+        temporary = Path(stream.name)
+        try:
+            stream.write(content)
+            stream.close()
+            temporary.chmod(path.stat().st_mode if path.exists() else 0o666 & ~UMASK)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

@@ -59,8 +59,9 @@ def facts(found: Diagnosis, understood: str) -> list[tuple[str, str]]:
     """The diagnosis as pairs of a name and a sentence."""
     test, held, flat = found.structure, found.held_out, found.against_flat
     seen = test.p_value <= LEVEL
-    chance = f"p = {test.p_value:.2g} by {test.n_permutations} permutations of the targets"
-    rows = [("data", understood), *(("left out", note) for note in found.notes)]
+    between = "" if found.n_groups is None else f" between {found.n_groups} groups"
+    chance = f"p = {test.p_value:.2g} by {test.n_permutations} permutations of the targets{between}"
+    rows = [("data", understood), *(("note", note) for note in found.notes)]
     rows.append(("structure", f"{'yes' if seen else 'not to be told from chance'}: {chance}"))
     if seen:
         low, middle, high = (_frequency(found, omega) for omega in found.quantiles)
@@ -75,7 +76,9 @@ def facts(found: Diagnosis, understood: str) -> list[tuple[str, str]]:
         (
             "held out",
             f"missed share of the targets' variance: S4D-Lin {held.base:.2f}, flat bank {flat.base:.2f}, matched "
-            f"{held.rival:.2f}; difference from S4D-Lin {signed(held.difference, '.2f')} ± {held.standard_error:.2f}",
+            f"{held.rival:.2f} (0: nothing missed; 1: as good as the mean of the targets"
+            + ("; above 1: worse than that" if max(held.base, flat.base, held.rival) > 1 else "")
+            + f"); difference from S4D-Lin {signed(held.difference, '.2f')} ± {held.standard_error:.2f}",
         ),
     ]
     if found.forecast is not None:
@@ -218,10 +221,10 @@ code {{ background: #f4f6f8; padding: .1rem .3rem; }}
 targets depend on. Nothing was trained: the layer is as it starts, and a linear read-out is fitted on one half of the
 samples and tested on the other. A deep model may make more or less of its start than that.</p>
 <p>“Do not bother”: no structure beyond chance (p above 0.05), or held-out samples or theory that see no gain. “Use it”:
-the matched initialization has a lower error, by more than two standard errors and a tenth, and theory, where it
-applies, agrees.
-“Try it”: in between, or the flat bank alone is better than the default. Samples are taken to be independent; for
-overlapping windows of one recording p is too small.</p>
+the matched initialization has a lower error, by more than two standard errors, a tenth of the error and a hundredth of
+the variance, and theory, where it applies, agrees.
+“Try it”: in between, or the flat bank alone is better than the default. Samples are taken to be independent but for
+copies, overlapping windows and groups that are given; of other samples that belong together p is too small.</p>
 {next}
 </main>
 <footer><p>Written by tdi {version}. This page is complete in itself and loads nothing.</p></footer>
