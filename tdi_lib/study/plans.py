@@ -178,14 +178,14 @@ CLOSED_FORM_SIZES = {
     "notes": (50, 200),
     "octave": (50, 91),
     "osuleaf": (50, 200),
-    "pigart": (104,),
     "register": (50, 200),
     "speech": (50, 200),
     "vowels": (50, 200),
     "watch-persons": (50, 200),
     "wingbeat": (50, 200),
 }
-"""Data sets and numbers of examples of the closed-form study: 50, and 200 or all there are."""
+"""Data sets and numbers of examples of the closed-form study: 50, and 200 or all there are. PigArtPressure is not among
+them: with two examples of each of 52 classes nothing can be left out."""
 
 DEVELOPMENT = ("activities-persons", "ecg5000", "forda", "octave")
 """Data sets on which constants were chosen; all others are judged."""
@@ -203,7 +203,6 @@ CLOSED_FORM_NAMES = {
     "notes": "notes: pitch class",
     "octave": "notes: within an octave",
     "osuleaf": "OSULeaf",
-    "pigart": "PigArtPressure",
     "register": "notes: register",
     "speech": "speech prompts",
     "vowels": "vowels",
