@@ -96,10 +96,10 @@ class Choice:
 def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: int = 0) -> dict[str, Start]:
     """The starts of this library for a model, the default first.
 
-    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at two resolutions and at mixed ones
+    ``default``; ``gains`` (:func:`~tdi_lib.tdi.gains_init_`); the ``flat`` bank at three resolutions and at mixed ones
     (:func:`~tdi_lib.tdi.flat_init_`); ``matched`` at the resolutions that the task scalogram finds (``auto``) and at
-    three fixed ones (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of the channels matched for a long memory, the
-    other half as by default. Ten are few enough for a race at the price of one training.
+    the same three (:func:`~tdi_lib.tdi.tdi_init_`); and a ``half`` of the channels matched for a long memory, the
+    other half as by default.
 
     Args:
         make_model: of a generator to the model, drawn from it. All starts begin with the same draw.
@@ -125,16 +125,17 @@ def named_starts(make_model: Callable[[torch.Generator], nn.Module], *, seed: in
         return model
 
     unlabeled: dict[str, Callable[..., Any] | None] = {"default": None, "gains": gains_init_}
-    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in (_WIDE, _NARROW)}
+    unlabeled |= {f"flat {each}": functools.partial(flat_init_, resolutions=each) for each in _RESOLUTIONS}
     unlabeled |= {"flat mixed": functools.partial(flat_init_, resolutions="auto")}
     labeled: dict[str, Callable[..., Any]] = {"matched auto": functools.partial(tdi_init_, resolutions="auto")}
-    labeled |= {f"matched {d}": functools.partial(tdi_init_, resolutions=d) for d in (_WIDE, _NARROW, _LONG)}
-    labeled |= {f"half {_LONG}": functools.partial(tdi_init_, resolutions=_LONG, share=0.5)}
+    labeled |= {f"matched {d}": functools.partial(tdi_init_, resolutions=d) for d in _RESOLUTIONS}
+    slow = _RESOLUTIONS[-1]
+    labeled |= {f"half {slow}": functools.partial(tdi_init_, resolutions=slow, share=0.5)}
     starts: dict[str, Start] = {name: functools.partial(start, each, False) for name, each in unlabeled.items()}
     return starts | {name: functools.partial(start, each, True) for name, each in labeled.items()}
 
 
-_WIDE, _NARROW, _LONG = 0.2, 0.05, 0.008  # resolutions: the last remembers more than a hundred steps
+_RESOLUTIONS = (0.2, 0.05, 0.008)  # the last remembers more than a hundred steps
 
 # ---- choosing ------------------------------------------------------------------------------------
 
@@ -167,7 +168,7 @@ def choose_start(
 
     ``race`` trains :class:`~tdi_lib.ssm.SequenceModel`: a fifth of the samples is held out, all starts take half of the
     steps, the default and the better half of the others take the rest, and the log loss of the fifth is compared
-    (AdamW begins anew at half-time). Ten starts and 50 steps cost 400 steps, those of one short training.
+    (AdamW begins anew at half-time). Eleven starts and 50 steps cost 425 steps, those of one short training.
 
     Args:
         starts: by name, functions of samples, ``start(x, y)``, that return an initialized model; the same samples must
