@@ -195,7 +195,7 @@ def plain_targets(y: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
         raise ValueError(f"{name} must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
     if raw.dtype.kind == "S":
         return np.char.decode(raw, "utf-8", "replace")
-    if raw.dtype.kind not in "OT":
+    if raw.dtype.kind not in ("O", "T"):
         return raw
     cells = [None if each is None or each != each else each for each in raw.ravel().tolist()]  # NaN, NaT
     there = [each for each in cells if each is not None]
