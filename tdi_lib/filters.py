@@ -297,7 +297,7 @@ def candidates(model: object, name: str = "model") -> dict[str, Callable[[], SSM
             continue  # within a layer that is known as a whole
         own = _own_tensors(module)
         kind = next((kind for names, kind in _KINDS.items() if own.issuperset(names)), None)
-        if isinstance(module, SSMAdapter) or kind is not None:
+        if kind is not None or _meets(module):
             found[path] = functools.partial(_sound, module, path or name, kind)
     if not found:
         kinds = "; ".join(", ".join(names) for names in _KINDS)
@@ -318,6 +318,14 @@ def _own_tensors(module: nn.Module) -> set[str]:
     """Names of a module's own parameters and buffers (S4 keeps what is not trained as one), parametrized or not."""
     own = {name for kind in (module.named_parameters, module.named_buffers) for name, _ in kind(recurse=False)}
     return own | {name for name, _ in _parametrized(module)}
+
+
+def _meets(module: nn.Module) -> bool:
+    """Whether a module meets a protocol, be it in a precision in which its poles cannot be computed."""
+    try:
+        return isinstance(module, SSMAdapter)
+    except RuntimeError:
+        return True
 
 
 def _parametrized(module: nn.Module) -> list[tuple[str, Any]]:

@@ -440,7 +440,8 @@ def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> d
             raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
         if padded:
             raise ValueError("layers must not be 'each' where sequences differ in length")
-    chosen, owner = {name: make() for name, make in found.items()}, {}
+    chosen = {name: make() for name, make in found.items()}
+    owner: dict[int, str] = {}
     for name, ssm in chosen.items():
         for key, tensor in _state(ssm).items():
             if (other := owner.setdefault(tensor.untyped_storage().data_ptr(), name)) != name:
