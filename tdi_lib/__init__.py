@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tdi_lib.app.diagnose import Diagnosis
     from tdi_lib.app.files import ReadError, Samples, read
+    from tdi_lib.app.train import Trained, train
     from tdi_lib.choice import choose_start, named_starts, start_evidence
     from tdi_lib.readout import ridge_readout_
     from tdi_lib.scalogram import Scalogram
@@ -31,6 +32,7 @@ __all__ = [
     "Scalogram",
     "SequenceModel",
     "TaskSpectrum",
+    "Trained",
     "choose_start",
     "estimate_task_spectrum",
     "flat_init_",
@@ -46,6 +48,7 @@ __all__ = [
     "start_evidence",
     "tdi_init_",
     "toeplitz_singular_values",
+    "train",
 ]
 
 # Where each name lives. It is fetched when it is first asked for (PEP 562), so that an import costs what it uses.
@@ -59,6 +62,7 @@ _HOMES = {
     "Scalogram": "scalogram",
     "SequenceModel": "ssm",
     "TaskSpectrum": "spectrum",
+    "Trained": "app.train",
     "choose_start": "choice",
     "estimate_task_spectrum": "spectrum",
     "flat_init_": "tdi",
@@ -74,6 +78,7 @@ _HOMES = {
     "start_evidence": "choice",
     "tdi_init_": "tdi",
     "toeplitz_singular_values": "theory",
+    "train": "app.train",
 }
 
 

@@ -261,7 +261,7 @@ def adapt(model: object) -> SSMAdapter:
     >>> adapt(torch.nn.Sequential(torch.nn.Linear(2, 2), ssm)) is ssm
     True
     """
-    return next(iter(find_ssms(model).values()))
+    return next(iter(candidates(model).values()))()
 
 
 def find_ssms(model: object, *, name: str = "model") -> dict[str, SSMAdapter]:
@@ -282,21 +282,23 @@ def find_ssms(model: object, *, name: str = "model") -> dict[str, SSMAdapter]:
     >>> list(find_ssms(SequenceModel(1, 1, d_model=4, d_state=4, n_layers=2)))
     ['layers.0.ssm', 'layers.1.ssm']
     """
+    return {path: make() for path, make in candidates(model, name).items()}
+
+
+def candidates(model: object, name: str = "model") -> dict[str, Callable[[], SSMAdapter]]:
+    """What :func:`find_ssms` finds, not yet adapted: a variant that is not known is an error when it is asked for."""
     if not isinstance(model, nn.Module):
         if isinstance(model, SSMAdapter):
-            return {"": model}
+            return {"": lambda: model}
         raise TypeError(f"{name} must be a module or have the methods of SisoSSM or MimoSSM, got {_named(model)}")
-    found: dict[str, SSMAdapter] = {}
+    found: dict[str, Callable[[], SSMAdapter]] = {}
     for path, module in model.named_modules():
         if any(not outer or path.startswith(outer + ".") for outer in found):
             continue  # within a layer that is known as a whole
-        if isinstance(module, SSMAdapter):
-            found[path] = module
-            continue
         own = _own_tensors(module)
-        for names, kind in _KINDS.items():
-            if own.issuperset(names):
-                found[path] = kind(module)
+        kind = next((kind for names, kind in _KINDS.items() if own.issuperset(names)), None)
+        if kind is not None or _meets(module):
+            found[path] = functools.partial(_sound, module, path or name, kind)
     if not found:
         kinds = "; ".join(", ".join(names) for names in _KINDS)
         have = ", ".join(sorted({each.rsplit(".", 1)[-1] for each, _ in model.named_parameters()})) or "none"
@@ -313,8 +315,38 @@ def _named(value: object) -> str:
 
 
 def _own_tensors(module: nn.Module) -> set[str]:
-    """Names of a module's own parameters and buffers: S4 keeps what is not trained as a buffer."""
-    return {name for kind in (module.named_parameters, module.named_buffers) for name, _ in kind(recurse=False)}
+    """Names of a module's own parameters and buffers (S4 keeps what is not trained as one), parametrized or not."""
+    own = {name for kind in (module.named_parameters, module.named_buffers) for name, _ in kind(recurse=False)}
+    return own | {name for name, _ in _parametrized(module)}
+
+
+def _meets(module: nn.Module) -> bool:
+    """Whether a module meets a protocol, be it in a precision in which its poles cannot be computed."""
+    try:
+        return isinstance(module, SSMAdapter)
+    except RuntimeError:
+        return True
+
+
+def _parametrized(module: nn.Module) -> list[tuple[str, Any]]:
+    return list(getattr(module, "parametrizations", nn.ModuleDict()).items())
+
+
+def _sound(module: Any, path: str, kind: Callable[[Any], SSMAdapter] | None) -> SSMAdapter:
+    """The layer, or an adapter around it, if its parameters can be read and written."""
+    if names := [name for name, _ in _parametrized(module)]:
+        raise ValueError(
+            f"model must hold plain parameters in {path!r}, got {', '.join(names)} parametrized: "
+            "torch.nn.utils.parametrize.remove_parametrizations makes them so"
+        )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_meta:
+            raise ValueError(f"model must hold values, got {path}.{name} on the meta device")
+        if kind is None and tensor.is_floating_point() and tensor.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"model must be of float32 or float64 in {path!r}, got {tensor.dtype} in {name}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"model must hold finite values, got NaN or infinite ones in {path}.{name}")
+    return module if kind is None else kind(module)
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -91,7 +91,9 @@ def instance_of(name: str, value: object, kind: type | tuple[type, ...]) -> None
     if not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(k.__name__ for k in kinds)
-        raise TypeError(f"{name} must be a {expected}, got {type(value).__name__}")
+        inner = next((each for each in ("module", "_orig_mod") if isinstance(getattr(value, each, None), kinds)), None)
+        hint = f": pass what it wraps, {name}.{inner}" if inner else ""
+        raise TypeError(f"{name} must be a {expected}, got {type(value).__name__}{hint}")
 
 
 # ---- sequences and their lengths -----------------------------------------------------------------
@@ -193,7 +195,7 @@ def plain_targets(y: Any, n_samples: int, *, name: str = "y") -> np.ndarray:
         raise ValueError(f"{name} must hold one target per sequence of x ({n_samples}), got shape {raw.shape}")
     if raw.dtype.kind == "S":
         return np.char.decode(raw, "utf-8", "replace")
-    if raw.dtype.kind not in "OT":
+    if raw.dtype.kind not in ("O", "T"):
         return raw
     cells = [None if each is None or each != each else each for each in raw.ravel().tolist()]  # NaN, NaT
     there = [each for each in cells if each is not None]
@@ -328,9 +330,9 @@ def group_members(groups: ArrayLike, n_samples: int, *, name: str = "groups") ->
     >>> group_members(["ann", "bob", "ann"], 3)
     array([0, 1, 0])
     """
+    if np.shape(groups) != (n_samples,):
+        raise ValueError(f"{name} must hold one group per sequence of x ({n_samples},), got shape {np.shape(groups)}")
     names = plain_targets(groups, n_samples, name=name)
-    if names.ndim != 1:
-        raise ValueError(f"{name} must hold one group per sequence of x ({n_samples},), got shape {names.shape}")
     if (names == "").any() if names.dtype.kind == "U" else names.dtype.kind == "f" and np.isnan(names).any():
         raise ValueError(f"{name} must name a group for every sequence, got a missing one")
     found, codes = np.unique(names, return_inverse=True)

@@ -20,12 +20,13 @@ of the *untrained* layer is fitted on one half and tested on the other. Both loo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from tdi_lib.filters import (
     SisoSSM,
     SSMAdapter,
     arrays,
+    candidates,
     dft_grid,
     dft_response,
     find_ssms,
@@ -374,10 +376,13 @@ def _initialize_(
     if layers == "composite":
         spectrum = _root(spectrum, len(targets))
     reports = []
-    for index, ssm in enumerate(targets.values()):
-        if layers == "each" and index > 0:
-            spectrum = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
-        reports.append(start_(ssm, spectrum, generator))
+    with _all_or_nothing(targets.values()):
+        for index, ssm in enumerate(targets.values()):
+            if layers == "each" and index > 0:
+                spectrum = estimate_task_spectrum(*_entering(model, index, x, y), **estimate)
+            reports.append(start_(ssm, spectrum, generator))
+            if not math.isfinite(reports[-1].loss_after):  # by the response of the layer as it now is
+                raise ValueError(f"model must be able to hold the match, but layer {index + 1} responds with NaN")
     names = [f"{path}.{name}" for path, report in zip(targets, reports, strict=True) for name in report.changed]
     changed = tuple(name.lstrip(".") for name in names)
     seconds = time.perf_counter() - start
@@ -424,18 +429,25 @@ def _ending(
 
 def _layers(model: torch.nn.Module | SSMAdapter, layers: str, padded: bool) -> dict[str, SSMAdapter]:
     """The layers that are meant, by name."""
-    found = find_ssms(model)
+    found = candidates(model)
     numbers = [str(number + 1) for number in range(len(found))]
     one_of("layers", layers, ("first", "all", "composite", "each", *numbers))
     if layers not in ("all", "composite", "each"):
         name = list(found)[0 if layers == "first" else numbers.index(layers)]
-        return {name: found[name]}
+        return {name: found[name]()}
     if layers == "each" and len(found) > 1:
         if not isinstance(model, SequenceModel):
             raise ValueError(f"layers must not be 'each' in a {type(model).__name__}, only in a SequenceModel")
         if padded:
             raise ValueError("layers must not be 'each' where sequences differ in length")
-    return found
+    chosen = {name: make() for name, make in found.items()}
+    owner: dict[int, str] = {}
+    for name, ssm in chosen.items():
+        for key, tensor in _state(ssm).items():
+            if (other := owner.setdefault(tensor.untyped_storage().data_ptr(), name)) != name:
+                raise ValueError(f"layers must be one of those that share parameters, but {other!r} and {name!r} share "
+                                 f"{key}: what one is given the other loses")  # fmt: skip
+    return chosen
 
 
 def _root(spectrum: TaskSpectrum, degree: int) -> TaskSpectrum:
@@ -730,12 +742,29 @@ def _changed(ssm: SSMAdapter, before: dict[str, Tensor]) -> tuple[str, ...]:
     return tuple(name for name, value in _tensors(ssm).items() if not torch.equal(value, before[name]))
 
 
+def _state(ssm: SSMAdapter | torch.nn.Module) -> dict[str, Tensor]:
+    """What the layer keeps."""
+    module = ssm if isinstance(ssm, torch.nn.Module) else getattr(ssm, "module", None)
+    return module.state_dict() if isinstance(module, torch.nn.Module) else {}
+
+
 def _tensors(ssm: SSMAdapter | torch.nn.Module) -> dict[str, Tensor]:
     """Copies of what the layer keeps."""
-    module = ssm if isinstance(ssm, torch.nn.Module) else getattr(ssm, "module", None)
-    if not isinstance(module, torch.nn.Module):
-        return {}
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+    return {name: value.detach().clone() for name, value in _state(ssm).items()}
+
+
+@contextlib.contextmanager
+def _all_or_nothing(layers: Iterable[SSMAdapter]) -> Iterator[None]:
+    """Whatever goes wrong on the way, the layers are then as they were."""
+    before = [(ssm, _tensors(ssm)) for ssm in layers]
+    try:
+        yield
+    except BaseException:
+        with torch.no_grad():
+            for ssm, kept in before:
+                for name, value in _state(ssm).items():
+                    value.copy_(kept[name])
+        raise
 
 
 def _descend_(ssm: DiagonalSSM, spectrum: TaskSpectrum, steps: int) -> None:

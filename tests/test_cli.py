@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +24,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tdi_lib.app.cli import ROOT, cli
+from tdi_lib.app.cli import write as write_whole
 from tdi_lib.app.diagnose import diagnose, usable
 from tdi_lib.data.synthetic import four_tones
 from tdi_lib.spectrum import estimate_task_spectrum
@@ -226,6 +228,80 @@ def test_what_is_wrong_is_one_line_and_exit_code_two(noise: Path, arguments: lis
     assert result.exit_code == 2 and result.stdout == ""
     assert message in result.stderr and "Traceback" not in result.stderr
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("command", ["init", "train", "diagnose", "predict"])
+@pytest.mark.parametrize("way", ["same", "other spelling", "link"])
+def test_what_is_read_is_never_written_over(tones, tmp_path: Path, command: str, way: str) -> None:
+    data = tmp_path / "tones.csv"
+    shutil.copy(tones[0], data)
+    before = data.read_bytes()
+    output = {"same": data, "other spelling": tmp_path / "." / ".." / tmp_path.name / "tones.csv"}.get(way)
+    if output is None:
+        output = tmp_path / "link.safetensors"
+        output.hardlink_to(data)
+    option = "--report" if command == "diagnose" else "-o"
+    words = [command, *(["model.safetensors"] if command == "predict" else []), data, option, output]
+    result = run(*words)
+    assert result.exit_code == 2 and "is the file that is read; it would be lost" in result.stderr
+    assert data.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", ["init", "train", "diagnose"])
+def test_what_cannot_be_written_is_said_before_the_work(tones, tmp_path: Path, command: str, monkeypatch) -> None:
+    monkeypatch.setattr("tdi_lib.app.cli.reading", lambda *_: pytest.fail("the work began"))
+    (tmp_path / "folder").mkdir()
+    option = "--report" if command == "diagnose" else "-o"
+    for output, message in (("none/x", "No such file or directory"), ("folder", "is a folder, expected a file")):
+        result = run(command, tones[0], option, tmp_path / output)
+        assert result.exit_code == 2 and message in result.stderr and "Traceback" not in result.stderr
+    with monkeypatch.context() as patch:  # whoever runs the tests may be allowed everything
+        patch.setattr("os.access", lambda _, mode: mode != os.W_OK)
+        assert "Permission denied" in run(command, tones[0], option, tmp_path / "x").stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(0o640)
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="disk full"):
+            write_whole(tmp_path / "a", b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+    write_whole(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"new" and (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_terminal_that_knows_no_minus_ends_nothing(tones) -> None:
+    command = [sys.executable, "-m", "tdi_lib", "diagnose", str(tones[0]), *SMALL]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment, check=False)
+    assert done.returncode == 0 and b"(-0." in done.stdout and b" \xb1 0." in done.stdout, done.stderr
+
+
+def test_groups_several_targets_and_layouts_reach_the_reader(tmp_path: Path) -> None:
+    x, y = four_tones(80, amplitude=0.5, generator=np.random.default_rng(0), length=32)
+    frame = pd.DataFrame(x, columns=[f"t{k}" for k in range(32)]).assign(who=np.arange(80) // 4, a=y * 1.5, b=-y * 0.5)
+    frame.to_csv(tmp_path / "two.csv", index=False)
+    said = run("diagnose", tmp_path / "two.csv", "--target", "a", "--target", "b", "--group", "who", "--json", *SMALL)
+    found = json.loads(said.stdout)
+    assert found["n_groups"] == 20 and found["length"] == 32 and "2 real targets" in found["understood"]
+    text = run("diagnose", tmp_path / "two.csv", "--target", "a", "--target", "b", "--group", "who", *SMALL).stdout
+    assert "permutations of the targets between 20" in " ".join(text.split())
+    again = re.search(r"\nnext: (tdi init .+)", text)
+    assert again and "--target a --target b" in again[1] and "--group who" in again[1]
+    rows = pd.DataFrame({"time": np.arange(1280) / 50, "v": x[:40].ravel(), "label": np.repeat(y[:40], 32)})
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    refused = run("diagnose", tmp_path / "rows.csv", "--target", "label", *SMALL)
+    assert refused.exit_code == 2 and "--layout time-rows --window STEPS" in refused.stderr
+    words = ["--target", "label", "--layout", "time-rows", "--window", "16", "--json", *SMALL]
+    found = json.loads(run("diagnose", tmp_path / "rows.csv", *words).stdout)
+    assert found["sampling_rate"] == 50 and found["length"] == 16 and found["n_channels"] == 1
 
 
 def test_help_teaches_by_an_example_each() -> None:

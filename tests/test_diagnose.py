@@ -1,20 +1,25 @@
 """The verdict on tasks of known truth: bands to be heard, noise, shuffled labels, what the default was made for."""
 
+import itertools
 import json
 import math
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 import scipy.stats
 import torch
 
-from tdi_lib.app.diagnose import Forecast, Structure, diagnose, recommend, spectral_structure, usable
+from tdi_lib.app.diagnose import Forecast, Structure, diagnose, overlapping, recommend, spectral_structure, usable
+from tdi_lib.app.files import read
 from tdi_lib.data.synthetic import TONES, autocovariance, band_functionals, four_tones
 from tdi_lib.spectrum import order_evidence
 from tdi_lib.ssm import seeded_ssm
-from tdi_lib.tdi import Comparison
+from tdi_lib.tdi import Comparison, HeldOut, _halves
 from tdi_lib.theory import feature_root, layer_matrix
 
 SMALL = {"d_model": 16, "d_state": 16}
@@ -202,3 +207,159 @@ def test_bad_input_is_named(x, y, options, message: str) -> None:
     gap[3, 5] = np.nan
     with pytest.raises(ValueError, match="^x must have NaN at the ends of sequences only.* first at index"):
         usable(gap, noise(1)[1])
+
+
+# ---- no false alarms: what belongs together is not counted as many
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+from false_alarms import FALSE, TRUE, persons, task  # noqa: E402
+
+
+@pytest.mark.parametrize("kind", [*FALSE, *TRUE])
+def test_labels_that_mean_nothing_are_seldom_believed_and_true_ones_are(kind: str) -> None:
+    """A slice of the simulation; benchmarks/false_alarms.py runs 200 tasks of each kind."""
+    said = []
+    for seed in range(8):
+        x, y, groups = task(kind, 1000 + seed)
+        said.append(diagnose(x, y, groups=groups, n_permutations=39, seed=seed, d_model=8, d_state=8).verdict)
+    # eight tasks at 5 %: more than two false alarms would be chance once in 170
+    assert said.count("use it") >= 7 if kind in TRUE else said.count("use it") <= 2, said
+
+
+def test_labels_of_persons_are_permuted_between_persons() -> None:
+    """All 70 ways of giving four of eight persons a label, by hand: the exact p-value."""
+    rng = np.random.default_rng(3)
+    x, groups = persons(rng, 8)
+    x, groups = x[::2], groups[::2]
+    labels = np.array([0, 1, 0, 0, 1, 1, 0, 1])
+    largest = max(order_evidence(x, labels[groups]))
+    ways = [np.isin(np.arange(8), chosen).astype(int)[groups] for chosen in itertools.combinations(range(8), 4)]
+    exact = np.mean([max(order_evidence(x, way)) >= largest - 1e-12 for way in ways])
+    found = spectral_structure(x, labels[groups], groups=groups, n_permutations=999)
+    assert abs(found.p_value - exact) < 4 * math.sqrt(exact * (1 - exact) / 999) + 0.002
+    assert spectral_structure(x, labels[groups], n_permutations=199).p_value <= 0.01 < exact  # what it was before
+
+
+def test_every_sample_counts_once() -> None:
+    x, y = four_tones(64, amplitude=0.5, generator=np.random.default_rng(0), length=64)
+    base = diagnose(x, y, **SMALL).to_dict()
+    many = diagnose(np.repeat(x, 3, axis=0), np.repeat(y, 3), **SMALL).to_dict()
+    assert many.pop("notes") == ["128 exact copies of other samples left out"] and base.pop("notes") == []
+    assert many == base
+    odd = diagnose(np.concatenate([x, x[:9]]), np.concatenate([y, (y[:9] + 1) % 4]), **SMALL)
+    assert odd.n_samples == 73 and odd.n_groups == 64 and "9 sequences come again with another target" in odd.notes[0]
+
+
+def test_groups_are_kept_on_one_side_of_the_halves() -> None:
+    rng = np.random.default_rng(0)
+    groups, target = rng.integers(12, size=80), rng.normal(size=(80, 2))
+    half = _halves(target, groups)
+    assert all(len(set(half[groups == each])) == 1 for each in range(12)) and 0.2 < half.mean() < 0.8
+    alone = np.zeros(80, bool)
+    alone[np.lexsort(target.T)[::2]] = True
+    np.testing.assert_array_equal(_halves(target, None), alone)
+    misses = {"a": rng.random(80), "b": rng.random(80)}
+    difference = misses["b"] - misses["a"]
+    assert HeldOut(misses, "first").compare("a", "b").standard_error == pytest.approx(
+        difference.std(ddof=1) / math.sqrt(80)
+    )
+    codes = np.repeat(np.arange(20), 4)
+    means = difference.reshape(20, 4).mean(axis=1)
+    assert HeldOut(misses, "first", codes).compare("a", "b").standard_error == pytest.approx(
+        means.std(ddof=1) / math.sqrt(20)
+    )
+
+
+@pytest.mark.parametrize("change", ["as it is", "shuffled", "scaled", "rounded", "two channels"])
+def test_overlapping_windows_are_found(change: str) -> None:
+    rng = np.random.default_rng(0)
+    x, groups = persons(rng, 6)
+    if change == "scaled":
+        x = (x - x.mean(axis=1, keepdims=True)) / x.std(axis=1, keepdims=True)
+    order = rng.permutation(len(x)) if change == "shuffled" else np.arange(len(x))
+    x = x.round(2) if change == "rounded" else x
+    inputs = np.stack([x, -x], axis=2) if change == "two channels" else x[:, :, None]
+    notes: list[str] = []
+    codes, alike = overlapping(inputs[order], groups[order], notes)
+    assert not alike and codes is not None and "6 stretches" in notes[0]
+    assert len(set(zip(codes.tolist(), groups[order].tolist(), strict=True))) == 6
+
+
+def test_near_copies_hedge_the_verdict() -> None:
+    """A tone per person under noise: no value comes again, but neighbors are alike."""
+    rng = np.random.default_rng(0)
+    t, x, y = np.arange(64), [], []
+    for person in range(8):
+        omega, labels = rng.uniform(0.3, 2.5), person % 2
+        x += [np.sin(omega * t + 6 * rng.random()) + 0.05 * rng.normal(size=64) for _ in range(20)]
+        y += [labels] * 20
+    found = diagnose(np.array(x), np.array(y), **SMALL)
+    assert found.verdict != "use it" and any("near-copies" in note for note in found.notes)
+    one = np.sin(0.3 * np.arange(2000)) + np.random.default_rng(0).normal(size=2000)
+    windows = np.stack([one[a : a + 64] for a in range(0, 1600, 20)])
+    assert any("one recording" in note for note in diagnose(windows, np.arange(80) // 40, **SMALL).notes)
+
+
+@pytest.mark.parametrize(
+    "task", [noise, lambda seed: four_tones(64, amplitude=0.4, generator=np.random.default_rng(seed), length=64)]
+)
+def test_samples_that_stand_alone_stay_alone(task) -> None:
+    x, y = task(0)
+    assert overlapping(x[:, :, None], y, []) == (None, False)
+    counts = np.random.default_rng(0).integers(0, 3, size=(60, 200))  # few values, many repeated by chance
+    assert overlapping(counts[:, :, None].astype(float), np.zeros(60), []) == (None, False)
+
+
+def test_a_difference_must_matter() -> None:
+    """However sure: a millionth of the variance is not worth a change, and a solved task leaves nothing to win."""
+    structure, sure = Structure(-1.0, -1.2, 0.005, 199), comparison(-2.8e-6, 3e-7, base=3e-6)
+    said, reason, start = recommend(structure, {"lin": 1.0}, sure, sure, sure, None, 100)
+    assert (said, start) == ("do not bother", "lin") and "makes no difference that matters (−2.8e" in reason
+    flat = comparison(-0.009, 1e-4)
+    assert recommend(structure, {"lin": 1.0}, comparison(0.1), comparison(0.1), flat, None, 100)[0] == "do not bother"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda y: pd.Series(np.array(["a", "b", "c", "d"])[y]),
+        lambda y: np.array(["a", "b", "c", "d"], dtype=object)[y],
+        lambda y: np.array([b"a", b"b", b"c", b"d"])[y],
+        lambda y: pd.Categorical(np.array(["a", "b", "c", "d"])[y]),
+        lambda y: np.array([-3, -1, 1, 3])[y],
+        lambda y: y.astype(float) + 1,
+        lambda y: torch.as_tensor(y, dtype=torch.bfloat16),
+        lambda y: [str(each + 1) for each in y],
+    ],
+)
+def test_one_rule_for_labels_whatever_spells_them(spell, tmp_path: Path) -> None:
+    x, y = four_tones(64, amplitude=0.5, generator=np.random.default_rng(0), length=32)
+    assert diagnose(x, spell(y), **SMALL).to_dict() == diagnose(x, y, **SMALL).to_dict()
+    written = spell(y).double().numpy() if isinstance(spell(y), torch.Tensor) else spell(y)
+    written = [each.decode() if isinstance(each, bytes) else each for each in written]
+    table = pd.DataFrame(x).assign(label=[f"{each}" for each in np.asarray(written).tolist()])
+    table.to_csv(tmp_path / "data.csv", index=False)
+    samples = read(tmp_path / "data.csv")  # the same in a file
+    np.testing.assert_array_equal(samples.y, y)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options", "message"),
+    [
+        (np.ones((20, 1)), np.arange(20) % 2, {}, "x must hold sequences of several steps, got a length of 1"),
+        (noise(0)[0][:52].repeat(4, 0)[:208] + np.arange(208)[:, None], np.arange(208) % 52 * 1.0, {},
+         None),
+        ([[1.0, 2.0], [1.0]], [0, 1], {}, "x must be sequences .* got a ragged sequence"),
+        (noise(0)[0], [[1], [2, 3]] * 30, {}, "y must be one target per sequence, got a ragged sequence"),
+        (torch.zeros(20, 30, device="meta"), np.arange(20), {}, "x must be .* got a tensor on the meta device"),
+        (noise(0)[0], noise(0)[1], {"groups": np.zeros(60)}, "groups must be at least two, got only"),
+        (noise(0)[0], noise(0)[1], {"groups": np.zeros(59)}, "groups must hold one group per sequence of x"),
+        (noise(0)[0], [["a"], 3.5] * 30, {}, "y must"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_whatever_brought_it(x, y, options, message: str | None) -> None:
+    if message is None:
+        message = r"x must hold at least 208 usable samples of 52 classes, .* got 200; .* task='real'"
+        x, y = x[:200], y[:200]
+    with pytest.raises((ValueError, TypeError), match=message):
+        diagnose(x, y, **options)

@@ -328,6 +328,7 @@ def test_recordings_in_a_table(tmp_path: Path) -> None:
         soundfile.write(tmp_path / "odd.wav", np.zeros(90), 900)
         with pytest.raises(ReadError, match=message):
             read(put(tmp_path / "bad.csv", text), target="label", group="machine" if "machine" in text else None)
+    (tmp_path / "odd.wav").unlink()
     (tmp_path / "hum" / "broken.wav").write_bytes(b"RIFF....")
     with pytest.raises(ReadError, match="is not a recording"):
         read(tmp_path)

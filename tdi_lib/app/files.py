@@ -1119,7 +1119,7 @@ def _read_manifest(
 
 def _recordings(file: _File, paths: list[Path], asked: _Asked, notes: list[str]) -> Shaped:
     """Whole recordings, or their windows; groups are the numbers of their files if they were cut."""
-    soundfile = _library("soundfile", extra="audio")
+    soundfile = _library("soundfile", extra="data")
     infos = []
     for path in paths:
         if not path.is_file():
