@@ -128,7 +128,7 @@ def violations(page: Any, rules: list[str]) -> list[str]:
     page.evaluate(AXE)
     script = """async rules => {
       const contrast = {enabled: rules[0] == "color-contrast"};
-      const options = {preload: false, runOnly: rules, rules: {"color-contrast": contrast}, resultTypes: ["violations"]};
+      const options = {preload: false, runOnly: rules, rules: {"color-contrast": contrast}};
       const {violations} = await axe.run({exclude: [["mjx-container"], ["pre"]]}, options);
       return violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 100)} ${n.failureSummary}`));
     }"""

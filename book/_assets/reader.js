@@ -20,8 +20,8 @@
       if (wide(e)) e.tabIndex = 0;
       else e.removeAttribute("tabindex");
     for (const e of document.querySelectorAll("span.math")) { // in a line of text
-      e.classList.remove("tdi-wide");
-      e.classList.toggle("tdi-wide", e.getBoundingClientRect().width > e.parentElement.clientWidth + 1);
+      const formula = e.querySelector("mjx-container");
+      e.classList.toggle("tdi-wide", !!formula && formula.getBoundingClientRect().width > e.clientWidth + 1);
       if (e.classList.contains("tdi-wide")) e.tabIndex = 0;
       else e.removeAttribute("tabindex");
     }
