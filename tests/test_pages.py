@@ -410,3 +410,18 @@ def test_equations_and_figures_are_numbered_by_chapter() -> None:
         assert equations == [f"{chapter}.{n}" for n in range(1, len(equations) + 1)]
         figures = [tag.get_text().split()[-1] for tag in soup.select("span.caption-number")]
         assert figures == [f"{chapter}.{n}" for n in range(1, len(figures) + 1)]
+
+
+def test_the_status_page_counts_what_the_scoreboard_has() -> None:
+    from bs4 import BeautifulSoup
+
+    entries = json.loads((HTML / "scoreboard.json").read_text(encoding="utf-8"))
+    pages = [claim["page"] for entry in entries.values() for claim in entry["claims"]]
+    soup = BeautifulSoup((HTML / "book/status.html").read_text(encoding="utf-8"), "html.parser")
+    chapters, studies, _ = soup.select(".tdi-status table")
+    rows = [[cell.get_text() for cell in row.select("td")] for row in chapters.select("tbody tr")]
+    assert len(rows) == len(list((HTML / "notebooks").glob("*.html")))
+    for name, _, _, _, *counts in rows:
+        assert sum(map(int, counts)) == pages.count(f"notebooks/{name}")
+    names = {row.select_one("td").get_text() for row in studies.select("tbody tr")}
+    assert names == {path.stem for path in ROOT.glob("results/*.parquet")}
