@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urldefrag
 
+import axe_playwright_python
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from PIL import Image
 
 from tdi_lib.filters import frequency_response, impulse_response
 from tdi_lib.ssm import poles_lin
@@ -36,7 +39,18 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js").read_text(encoding="utf-8")
 WIDTHS = (1280, 768, 360)
+# One page of every kind, for what depends on the style alone.
+LOOKS = (
+    "index.html",
+    "book/explore.html",
+    "book/referees.html",
+    "book/scoreboard.html",
+    "book/notation.html",
+    "book/api/theory.html",
+    "notebooks/14_when.html",
+)
 # What is wrong with the page that is open, whatever its width: a list of texts.
 INSPECT = """async () => {
   await window.MathJax?.startup?.promise;
@@ -57,7 +71,7 @@ INSPECT = """async () => {
       wrong.push("figure without a description: " + e.outerHTML.slice(0, 80));
   return wrong;
 }"""
-# What does not fit the window. At desk width nothing is cut; below, the widest formulas and tables scroll, by keyboard too.
+# What does not fit the window. At desk width nothing is cut; below, the widest formulas and tables scroll, by key too.
 MEASURE = """async () => {
   await new Promise(done => setTimeout(done, 150));  // reader.js waits for the last of several resizes
   const wrong = [], page = document.documentElement, desk = innerWidth >= 1200;
@@ -70,11 +84,12 @@ MEASURE = """async () => {
       .slice(0, 3).map(e => e.outerHTML.slice(0, 80));
     wrong.push(`page is ${page.scrollWidth} px wide, window ${page.clientWidth}: ${wide}`);
   }
-  for (const e of document.querySelectorAll(".bd-article :is(div.math mjx-container, table, pre, .cell_output, .output)")) {
+  const boxes = "div.math mjx-container, table, pre, .cell_output, .output";
+  for (const e of document.querySelectorAll(`.bd-article :is(${boxes})`)) {
     if (!e.checkVisibility() || e.scrollWidth <= e.clientWidth + 1) continue;
     const scrolls = e.tabIndex == 0 && getComputedStyle(e).overflowX == "auto";
     if (desk || e.matches("pre, .cell_output, .output") || !scrolls)
-      wrong.push(`cut at ${innerWidth} px (${e.scrollWidth} of ${e.clientWidth}): ${e.tagName} ${e.textContent.slice(0, 60)}`);
+      wrong.push(`cut at ${innerWidth} px (${e.scrollWidth} of ${e.clientWidth}): ${e.textContent.slice(0, 60)}`);
   }
   return wrong;
 }"""
@@ -108,6 +123,19 @@ def test_pages_of_the_reference_are_small() -> None:
     assert pages and {page.name: size for page in pages if (size := page.stat().st_size) > 500_000} == {}
 
 
+def violations(page: Any, rules: list[str]) -> list[str]:
+    """What axe-core finds on the page. Formulas and code are left out: they are MathJax's and Pygments', and large."""
+    page.evaluate(AXE)
+    script = """async rules => {
+      const contrast = {enabled: rules[0] == "color-contrast"};
+      const options = {preload: false, runOnly: rules, rules: {"color-contrast": contrast}};
+      const {violations} = await axe.run({exclude: [["mjx-container"], ["pre"]]}, options);
+      return violations.flatMap(v => v.nodes.map(n => `${v.id}: ${n.html.slice(0, 100)} ${n.failureSummary}`));
+    }"""
+    found: list[str] = page.evaluate(script, rules)
+    return found
+
+
 def opened(browser: Any, name: str, width: int = 1280, theme: str = "light") -> Any:
     """The page, whole, in a theme."""
     page = browser.new_page(viewport={"width": width, "height": 900})
@@ -139,8 +167,38 @@ def test_page(page_name: str, browser: Any) -> None:
     for width in WIDTHS:  # colors have no width: one theme will do
         page.set_viewport_size({"width": width, "height": 900})
         wrong += page.evaluate(MEASURE)
+    wrong += violations(page, ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])
     page.close()
     assert wrong == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page_name", LOOKS)
+def test_text_stands_out_in_both_themes(page_name: str, theme: str, browser: Any) -> None:
+    page = opened(browser, page_name, theme=theme)
+    found = violations(page, ["color-contrast"])
+    page.close()
+    assert found == []
+
+
+def test_in_the_dark_figures_have_no_plate_and_claims_can_be_read(browser: Any) -> None:
+    page = opened(browser, "notebooks/05_learning_curves.html", theme="dark")
+    page.set_viewport_size({"width": 1280, "height": 6000})
+    luminance = """text => { const [r, g, b] = text.match(/[\\d.]+/g).map(Number); return (r + g + b) / 765; }"""
+    for claim in page.locator(".cell_output .tdi-claim").all()[:3]:
+        texts = [claim.locator(each).first for each in (".tdi-statement", "dd")]
+        colors = [each.evaluate("e => getComputedStyle(e).color") for each in texts]
+        assert all(page.evaluate(luminance, color) > 0.6 for color in colors)
+        plate = claim.locator("xpath=..").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert plate == "rgba(0, 0, 0, 0)"
+    figure = page.locator(".bd-article figure img").first
+    figure.scroll_into_view_if_needed()
+    figure.evaluate("e => { e.loading = 'eager'; return e.decode(); }")
+    picture = np.asarray(Image.open(io.BytesIO(figure.screenshot())).convert("L"))
+    background = page.evaluate(luminance, page.locator("body").evaluate("e => getComputedStyle(e).backgroundColor"))
+    assert abs(np.median(picture) / 255 - background) < 0.03  # paper
+    assert picture.max() > 200  # ink
+    page.close()
 
 
 def test_every_inner_link_arrives() -> None:
@@ -298,7 +356,8 @@ def test_the_deep_study_shows_the_recorded_runs(browser: Any) -> None:
     study = page.locator("#explorer-study")
     sets = page.get_by_label("Data set").locator("option").all()
     assert {each.get_attribute("value") for each in sets} == set(plain.dataset)
-    for dataset, init, measure in (("forda", "tdi", "loss"), ("watch", "half", "accuracy"), ("freezer", "dfout", "loss")):
+    picks = (("forda", "tdi", "loss"), ("watch", "half", "accuracy"), ("freezer", "dfout", "loss"))
+    for dataset, init, measure in picks:
         page.get_by_label("Data set").select_option(dataset)
         page.get_by_label("Initialization").select_option(init)
         page.get_by_label("Measured").select_option(measure)
@@ -351,3 +410,18 @@ def test_equations_and_figures_are_numbered_by_chapter() -> None:
         assert equations == [f"{chapter}.{n}" for n in range(1, len(equations) + 1)]
         figures = [tag.get_text().split()[-1] for tag in soup.select("span.caption-number")]
         assert figures == [f"{chapter}.{n}" for n in range(1, len(figures) + 1)]
+
+
+def test_the_status_page_counts_what_the_scoreboard_has() -> None:
+    from bs4 import BeautifulSoup
+
+    entries = json.loads((HTML / "scoreboard.json").read_text(encoding="utf-8"))
+    pages = [claim["page"] for entry in entries.values() for claim in entry["claims"]]
+    soup = BeautifulSoup((HTML / "book/status.html").read_text(encoding="utf-8"), "html.parser")
+    chapters, studies, _ = soup.select(".tdi-status table")
+    rows = [[cell.get_text() for cell in row.select("td")] for row in chapters.select("tbody tr")]
+    assert len(rows) == len(list((HTML / "notebooks").glob("*.html")))
+    for name, _, _, _, *counts in rows:
+        assert sum(map(int, counts)) == pages.count(f"notebooks/{name}")
+    names = {row.select_one("td").get_text() for row in studies.select("tbody tr")}
+    assert names == {path.stem for path in ROOT.glob("results/*.parquet")}

@@ -19,9 +19,26 @@
     for (const e of document.querySelectorAll(".bd-article :is(mjx-container, table, pre, .cell_output, .output)"))
       if (wide(e)) e.tabIndex = 0;
       else e.removeAttribute("tabindex");
+    for (const e of document.querySelectorAll("span.math")) { // in a line of text
+      const formula = e.querySelector("mjx-container");
+      e.classList.toggle("tdi-wide", !!formula && formula.getBoundingClientRect().width > e.clientWidth + 1);
+      if (e.classList.contains("tdi-wide")) e.tabIndex = 0;
+      else e.removeAttribute("tabindex");
+    }
+  }
+
+  /* The arrows of the list of pages: the theme gives them no name. */
+  function name() {
+    for (const e of document.querySelectorAll("summary"))
+      if (!e.textContent.trim()) e.ariaLabel = `Pages of ${e.parentElement.previousElementSibling?.textContent.trim()}`;
   }
 
   let waiting = 0;
   addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(fit, 100); });
-  addEventListener("load", async () => { await window.MathJax?.startup?.promise; fit(); document.documentElement.dataset.fitted = ""; });
+  addEventListener("load", async () => {
+    name();
+    await window.MathJax?.startup?.promise;
+    fit();
+    document.documentElement.dataset.fitted = ""; // tests wait for it
+  });
 })();

@@ -12,10 +12,11 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+import tdi_lib
 from tdi_lib.data import sets
 from tdi_lib.study.carrier import in_words
 
-CARRIERS = Path(__file__).parents[2] / "results" / "carrier.parquet"
+CARRIERS = Path(tdi_lib.__file__).parents[1] / "results" / "carrier.parquet"  # the pages are built from a copy
 
 
 def sizes() -> list[list[str]]:

@@ -1,9 +1,9 @@
 """The directive ``referees``: questions, each with the answer that its claims' computed verdict selects.
 
-Its content is YAML, a list of rows: ``question``, ``asked`` (by whom), ``claims`` that decide, and one sentence for each
-verdict they can have together: ``holds``, ``fails``, ``undecided``. ``{C1.name}`` in a sentence is that claim's measured
-value. A row without claims has not been measured and says so; ``why`` tells what is missing. The role ``measured`` gives
-the value of one claim, linked to where it is made.
+Its content is YAML, a list of rows: ``question``, ``asked`` (by whom), ``claims`` that decide, and one sentence for
+each verdict they can have together: ``holds``, ``fails``, ``undecided``. ``{C1.name}`` in a sentence is that claim's
+measured value. A row without claims has not been measured and says so; ``why`` tells what is missing. The role
+``measured`` gives the value of one claim, linked to where it is made.
 """
 
 from __future__ import annotations

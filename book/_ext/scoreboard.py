@@ -47,7 +47,7 @@ def recorded(env: BuildEnvironment) -> Recorded:
 def judged(entry: Entry, made: list[tuple[str, Claim]]) -> tuple[str, str]:
     """The verdict on an entry, and its answer with the measured numbers."""
     claims = [claim for _, claim in made]
-    return entry.verdict(claims), entry.answered(claims) or "Not yet tested."
+    return entry.verdict(claims), (entry.answered(claims) if claims else "") or "Not yet tested."
 
 
 def badge(verdict: str) -> str:
