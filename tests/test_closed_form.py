@@ -112,6 +112,14 @@ def test_groups_are_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert told["alone"] < 0.3 < 0.6 < told["together"]
 
 
+def test_sequences_too_short_for_a_spectrum_are_read_out_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = toy()
+    x = data.x_train.copy()
+    x[::8, 5:] = np.nan
+    monkeypatch.setattr(closed_form, "_load", lambda _: dataclasses.replace(data, x_train=x))
+    assert np.isfinite(run_closed_form(dataclasses.replace(TRIAL, init="tdi"))["crossed"])
+
+
 def test_choice_of_rows() -> None:
     cell = {"dataset": "forda", "n": 50, "seed": 0}
     rows = [("lin", 0.5, None), ("flat", 0.46, None), ("tdi", 0.1, 0.47)]

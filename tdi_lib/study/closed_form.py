@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tdi_lib.data import sets
 from tdi_lib.readout import RandomConvolutions, ReadoutReport, ridge_readout_
-from tdi_lib.samples import lengths_of, one_of
+from tdi_lib.samples import MIN_LENGTH, lengths_of, one_of
 from tdi_lib.ssm import SequenceModel
 from tdi_lib.study.plans import UNTRAINED, Trial
 from tdi_lib.tdi import flat_init_, tdi_init_
@@ -90,6 +90,9 @@ def _builder(trial: Trial, data: sets.SequenceDataset) -> Build:
             dt_max=trial.dt_max,
             generator=generator,
         )
+        if lengths is not None:  # filters are placed by sequences that are long enough for a spectrum
+            enough = lengths >= MIN_LENGTH
+            x, y, lengths = x[enough], y[enough], lengths[enough]
         if options is not None and options.get("method") == "flat":
             flat_init_(model, x, resolutions=options["resolutions"], lengths=lengths, generator=generator)
         elif options is not None:
