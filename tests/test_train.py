@@ -274,3 +274,14 @@ def test_the_readme_runs_as_it_is_written(table: Path, tmp_path: Path) -> None:
     for body in blocks["python"]:
         done = subprocess.run([sys.executable, "-c", body], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+def test_few_groups_of_unlike_size_leave_a_fifth_to_test() -> None:
+    sizes = [120, 90, 70, 55, 47, 40, 5]
+    groups = np.repeat(np.arange(7), sizes)
+    labels = np.arange(len(groups)) % 5
+    for seed in range(20):
+        place = _split(labels, groups, np.random.default_rng(seed), n_test=1)
+        shares = [np.mean(place == name) for name in ("validation", "test")]
+        assert all(0.08 < share < 0.3 for share in shares)
+        assert all(len(set(place[groups == group])) == 1 for group in range(7))

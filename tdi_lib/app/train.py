@@ -119,7 +119,7 @@ class Trained:
         )
         lines.append(
             f"training    {NAMES[recipe['init']]}; validation loss {fitted['start']:.3f} in closed form, "
-            f"{fitted['best']:.3f} at the end ({took}, {fitted['seconds']:.0f} s)"
+            f"{fitted['best']:.3f} at the end ({took})"
         )
         lines += _score_lines(scores, self.classes)
         if (other := recipe.get("compared")) is not None:
@@ -358,7 +358,23 @@ def _split(targets: np.ndarray, groups: np.ndarray, generator: np.random.Generat
     names[order[(np.arange(len(order)) + turn) % _PARTS == 0]] = "validation"
     if n_test:
         names[order[(np.arange(len(order)) + turn) % _PARTS == 2]] = "test"
+    alike = targets.dtype.kind != "i" or all((column > 0).all() for column in means)  # every group has every class
+    if len(sizes) < 4 * _PARTS and alike:  # few groups may differ much in size: a fifth of the samples, about
+        names[:] = "training"
+        for name in ("validation", "test")[: 1 + n_test]:
+            names[_about(np.flatnonzero(names == "training"), sizes, generator)] = name
     return names[codes]
+
+
+def _about(free: np.ndarray, sizes: np.ndarray, generator: np.random.Generator) -> list[int]:
+    """Some of the groups, drawn at random, that hold about a fifth of all samples; the smallest if all are larger."""
+    chosen: list[int] = []
+    goal = sizes.sum() / _PARTS
+    for group in generator.permutation(free).tolist():
+        total = int(sizes[chosen].sum())
+        if total < 0.8 * goal and total + sizes[group] <= 1.4 * goal:
+            chosen.append(group)
+    return chosen or [int(free[sizes[free].argmin()])]
 
 
 def _refuse_small(parts: dict[str, np.ndarray], targets: np.ndarray, names: tuple[str, ...], grouped: bool) -> None:
