@@ -196,8 +196,9 @@ def test_long_format_is_recognized_and_gathered(tmp_path: Path, shape: str, endi
         )
         parts.append(part.assign(label=["up", "down"][k % 2]))
     table = pd.concat(parts)
+    channel = "dim_id" if ending == "csv" else "channel"  # numbers the channels, not the samples
     if shape == "channels":
-        table = table.melt(id_vars=["id", "time", "label"], var_name="channel", value_name="value")
+        table = table.melt(id_vars=["id", "time", "label"], var_name=channel, value_name="value")
     table = table.sample(frac=1, random_state=0).sort_values("id", kind="stable")  # times within in any order
     path = tmp_path / f"long.{ending}"
     table.to_csv(path, index=False) if ending == "csv" else table.to_parquet(path, index=False)

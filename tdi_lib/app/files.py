@@ -710,6 +710,8 @@ def _find_special(
     for name in wanted:
         taken = left_out | {place for place in special.values() if place is not None}
         called = [i for i, each in enumerate(names or []) if i not in taken and named_like(name, each)]
+        if name == "id":
+            called = [i for i in called if not named_like("channel", (names or [])[i])]
         if name == "time":
             called = called or [i for i, date in enumerate(dates) if date and i not in taken]
         if special[name] is None and len(called) == 1:

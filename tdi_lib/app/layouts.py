@@ -182,9 +182,8 @@ def header_rate(names: list[str]) -> tuple[float | None, str]:
         said = f"steps of {step:g} in the header: if they are times, say their rate by --rate"
         return None, said if step > 1 else ""
     rate = {None: 1.0, "s": 1.0, "ms": 1e3, "us": 1e6}[unit] / step
-    return float(f"{rate:.9g}"), f"the header counts {unit or 'second'}s: {rate:.6g} samples per second".replace(
-        "ss:", "s:"
-    )
+    counted = {"ms": "milliseconds", "us": "microseconds"}.get(unit or "", "seconds")
+    return float(f"{rate:.9g}"), f"the header counts {counted}: {rate:.6g} samples per second"
 
 
 # ---- shaping ----------------------------------------------------------------------------------------
