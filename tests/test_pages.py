@@ -65,7 +65,8 @@ INSPECT = """async () => {
     e.loading = "eager";
     await e.decode().catch(() => {});
     if (!e.naturalWidth) wrong.push("image not loaded: " + e.src);
-    if (e.alt.trim().length < (e.closest("figure, .cell_output") ? 20 : 1)) wrong.push("image without a description: " + e.src);
+    const least = e.closest("figure, .cell_output") ? 20 : 1;  // the others are signs
+    if (e.alt.trim().length < least) wrong.push("image without a description: " + e.src);
   }
   for (const e of document.querySelectorAll(".bd-article svg:not([aria-hidden])"))
     if (!e.closest("a, button") && (e.getAttribute("aria-label") || "").length < 20)
