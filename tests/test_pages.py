@@ -48,8 +48,9 @@ LOOKS = (
     "book/referees.html",
     "book/scoreboard.html",
     "book/notation.html",
-    "book/api/theory.html",
-    "notebooks/14_when.html",
+    "book/status.html",
+    "book/api/samples.html",
+    "notebooks/12_which_layers.html",
 )
 # What is wrong with the page that is open, whatever its width: a list of texts.
 INSPECT = """async () => {
@@ -64,7 +65,8 @@ INSPECT = """async () => {
     e.loading = "eager";
     await e.decode().catch(() => {});
     if (!e.naturalWidth) wrong.push("image not loaded: " + e.src);
-    if (e.alt.trim().length < 20) wrong.push("image without a description: " + e.src);
+    const least = e.closest("figure, .cell_output") ? 20 : 1;  // the others are signs
+    if (e.alt.trim().length < least) wrong.push("image without a description: " + e.src);
   }
   for (const e of document.querySelectorAll(".bd-article svg:not([aria-hidden])"))
     if (!e.closest("a, button") && (e.getAttribute("aria-label") || "").length < 20)
@@ -167,7 +169,8 @@ def test_page(page_name: str, browser: Any) -> None:
     for width in WIDTHS:  # colors have no width: one theme will do
         page.set_viewport_size({"width": width, "height": 900})
         wrong += page.evaluate(MEASURE)
-    wrong += violations(page, ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])
+    if page_name in LOOKS or not page_name.startswith(("notebooks/", "book/api/")):  # the others are built of the same
+        wrong += violations(page, ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"])
     page.close()
     assert wrong == []
 

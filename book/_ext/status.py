@@ -21,6 +21,11 @@ from tdi_lib.book.claims import SYMBOLS, read_claims
 PACKAGES = ("torch", "numpy", "scipy", "matplotlib", "pandas", "jupyter-book", "sphinx")
 
 
+def replays(study: str, source: str) -> bool:
+    """Whether the code reads the study, by its name or by its file's."""
+    return re.search(rf"replay\(\"{study}\"|\b{study}\.parquet", source) is not None
+
+
 def chapters(root: Path, pages: list[str]) -> list[list[str]]:
     """Per notebook: whether its outputs are recorded, its size, the studies it replays, its claims by verdict."""
     how = "recorded" if root.name == "recorded" else f"executed here, profile {root.name}"
@@ -29,7 +34,7 @@ def chapters(root: Path, pages: list[str]) -> list[list[str]]:
         path = root / f"{page}.ipynb"
         cells = [each for each in json.loads(path.read_text("utf-8"))["cells"] if each["cell_type"] == "code"]
         source = "\n".join("".join(each["source"]) for each in cells)
-        studies = [file.stem for file in sorted(RESULTS.glob("*.parquet")) if re.search(rf"\b{file.stem}\b", source)]
+        studies = [file.stem for file in sorted(RESULTS.glob("*.parquet")) if replays(file.stem, source)]
         verdicts = [claim.verdict for claim in read_claims(path)]
         done = how if all(each["execution_count"] for each in cells) else "none yet"
         replayed = ", ".join(f"`{name}`" for name in studies) or "–"
