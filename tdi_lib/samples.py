@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-__all__ = ["lengths_of"]
+__all__ = ["lengths_of", "understand_targets"]
 
 # ---- kinds of values -----------------------------------------------------------------------------
 

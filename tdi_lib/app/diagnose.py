@@ -49,7 +49,17 @@ from tdi_lib.tdi import (
     spectral_loss,
 )
 
-__all__ = ["Band", "Diagnosis", "Forecast", "Structure", "diagnose", "recommend", "spectral_structure", "usable"]
+__all__ = [
+    "Band",
+    "Diagnosis",
+    "Forecast",
+    "Structure",
+    "Usable",
+    "diagnose",
+    "recommend",
+    "spectral_structure",
+    "usable",
+]
 
 LEVEL = 0.05
 _CLOSE = 0.2  # a spectral loss below it: the default hears what the task asks for
