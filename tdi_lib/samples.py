@@ -252,7 +252,7 @@ def understand_targets(
     most 100 values, twice each on average, are classes; other numbers are real targets.
 
     Args:
-        y: targets (P,) or (P, K), as for :func:`plain_targets`.
+        y: numbers or texts (P,) or (P, K): an array, a list, a tensor, a column of pandas.
         n_samples: P.
         task: ``classes`` or ``real`` overrules what they look like.
         classes: names of all classes in the order of their codes, such as those of a training set; else those found.
