@@ -72,7 +72,7 @@ def test_copies_and_windows_stay_on_one_side() -> None:
 
 def test_it_is_the_parts_of_the_library_put_together() -> None:
     x, y = tones()
-    trained = train(x, y, **SMALL)
+    trained = train(x, y, init="tdi", **SMALL)
     place = _split(y, np.arange(100), np.random.default_rng(0), n_test=1)
     learn, choose = place == "training", place == "validation"
     z = (x - x[learn].mean()) / x[learn].std()
@@ -88,6 +88,22 @@ def test_it_is_the_parts_of_the_library_put_together() -> None:
     assert same(model, trained.model) and torch.equal(before, trained.model.decoder.weight)
     guess = model(torch.as_tensor(z[place == "test"][:, :, None], dtype=torch.float32)).argmax(1).numpy()
     assert trained.recipe["scores"]["accuracy"] == pytest.approx((guess == y[place == "test"]).mean())
+
+
+def test_the_samples_choose_the_initialization() -> None:
+    """Two close tones of random phase need narrow filters; labels that mean nothing need none."""
+    rng = np.random.default_rng(0)
+    y = np.arange(150) % 2
+    phase = 2 * np.pi * rng.random((150, 1))
+    x = np.sin(np.where(y, 2.0, 2.1)[:, None] * np.arange(96) + phase) + rng.normal(size=(150, 96))
+    sure = train(x, y, **(SMALL | {"max_steps": 20}))
+    assert sure.recipe["init"] != "lin" and any("is the lowest" in note for note in sure.recipe["notes"])
+    default = train(x, y, init="lin", **(SMALL | {"max_steps": 20}))
+    assert sure.recipe["training"]["start"] < default.recipe["training"]["start"]
+    blind = train(x, rng.permutation(y), **(SMALL | {"max_steps": 20}))
+    assert blind.recipe["init"] == "lin" and any("default is kept" in note for note in blind.recipe["notes"])
+    few = train(x[:24], y[:24], **(SMALL | {"max_steps": 20}))
+    assert few.recipe["init"] == "lin" and "too few samples" in few.recipe["notes"][-1]
 
 
 @pytest.mark.parametrize("kind", ["classes", "real", "two"])
@@ -232,7 +248,7 @@ def test_the_same_command_goes_on_after_an_interrupt(table: Path, tmp_path: Path
         (*tones(12), {}, "x must leave at least 8 samples for training"),
         (tones()[0], np.zeros(100), {}, "y must hold"),
         (tones()[0], [*"abc"] + ["d"] * 97, {}, "y must hold at least 3 samples of every class"),
-        (*tones(), {"init": "magic"}, "init must be one of tdi, flat, lin"),
+        (*tones(), {"init": "magic"}, "init must be one of auto, tdi, flat, lin"),
         (*tones(), {"test": (np.ones((5, 64, 2)), np.zeros(5))}, r"test must have the 1 channel"),
         (*tones(), {"groups": np.zeros(99)}, r"groups must hold one group per sequence"),
         (tones()[0], [7] * 50 + [8] * 50, {"classes": ("a", "b")}, "y must be codes of the 2 classes"),

@@ -245,7 +245,7 @@ def init(output: Path, method: str, guard: bool, **options: Any) -> None:
 @click.option(
     "--max-steps", "steps", type=click.IntRange(min=1), default=300, show_default=True, help="Of training, at most."
 )
-@click.option("--init", "begin", type=click.Choice(["tdi", "flat", "lin"]), default="tdi", show_default=True)
+@click.option("--init", "begin", type=click.Choice(["auto", "tdi", "flat", "lin"]), default="auto", show_default=True)
 @click.option("--compare", is_flag=True, help="Also train from S4D-Lin, and score both.")
 @click.option("--test", type=click.Path(path_type=Path), metavar="FILE", help="Test samples; else a fifth of DATA.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout and nothing else.")
@@ -256,7 +256,7 @@ def train(
 ) -> None:
     """Train a model on DATA, score it on samples that it has not seen, and save it.
 
-    Its filters are matched to the training samples and its read-out is set in closed form, then the filters are
+    The training samples choose its filters and its read-out is set in closed form, then the filters are
     trained; a fifth of the samples tests it and is never looked at before (or FILE by --test), and what belongs
     together is never split (--group). If it is interrupted, the same command goes on from the last validation.
 

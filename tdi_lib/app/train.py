@@ -1,12 +1,13 @@
 """From samples to a trained model that can be saved: split, initialize, train, score, compare.
 
-The model is one layer of filters (or more) with :class:`~tdi_lib.ssm.TimeStatistics` and a linear read-out. The filters
-are matched to the training samples, the read-out is set in closed form (:func:`~tdi_lib.tdi.tdi_init_`), then the
-filters are trained with the read-out held fixed. The initialization counts among the checkpoints: training that does
-not help on the validation samples is taken back.
+The model is one layer of filters (or more) with :class:`~tdi_lib.ssm.TimeStatistics` and a linear read-out. The
+training samples choose among several banks of filters (:func:`~tdi_lib.choice.choose_start`), the read-out is set in
+closed form, then the filters are trained with the read-out held fixed. The initialization counts among the
+checkpoints: training that does not help on the validation samples is taken back.
 """
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from tdi_lib.app.diagnose import joined, overlapping
+from tdi_lib.choice import choose_start, named_starts
 from tdi_lib.readout import ridge_readout_
 from tdi_lib.samples import (
     MIN_LENGTH,
@@ -37,8 +39,11 @@ from tdi_lib.training import FitResult, fit, predict
 
 __all__ = ["Trained", "train"]
 
-INITS = ("tdi", "flat", "lin")
+INITS = ("auto", "tdi", "flat", "lin")
 NAMES = {"tdi": "matched (TDI)", "flat": "flat bank", "lin": "S4D-Lin"}
+_CONSIDERED = ("default", "flat 0.2", "flat 0.05", "flat 0.008", "flat mixed", "matched 0.05", "matched auto")
+_CHANNELS = 48  # of the models that choose: a third of a training's time, and hardly worse a choice than with many
+_FOLDS = 3
 KIND = "trained by tdi"
 _PARTS = 5  # one for the test, one of the others for validation
 _LEAST = {"training": 8, "validation": 3, "test": 3}
@@ -118,7 +123,7 @@ class Trained:
             f"best at step {fitted['best_step']} of {fitted['steps']}" if fitted["best_step"] else "no step lowered it"
         )
         lines.append(
-            f"training    {NAMES[recipe['init']]}; validation loss {fitted['start']:.3f} in closed form, "
+            f"training    {NAMES.get(recipe['init'], recipe['init'])}; validation loss {fitted['start']:.3f} in closed form, "
             f"{fitted['best']:.3f} at the end ({took})"
         )
         lines += _score_lines(scores, self.classes)
@@ -160,7 +165,7 @@ def train(
     test: tuple[ArrayLike, ArrayLike] | None = None,
     task: str = "auto",
     classes: Sequence[str] | None = None,
-    init: str = "tdi",
+    init: str = "auto",
     compare: bool = False,
     d_model: int = 64,
     d_state: int = 32,
@@ -180,8 +185,9 @@ def train(
             of every split.
         test: sequences and targets of the test; else a fifth of the samples. A fifth of the rest chooses the weights.
         task, classes: as for :func:`~tdi_lib.samples.understand_targets`.
-        init: ``tdi`` matches the filters to the training samples, ``flat`` spreads them evenly, ``lin`` is S4D-Lin.
-            The read-out is set in closed form in all cases.
+        init: ``auto`` lets the training samples choose among banks that are matched to them, flat ones, and S4D-Lin,
+            which is kept unless another is clearly better; ``tdi`` matches the filters to the samples, ``flat``
+            spreads them evenly, ``lin`` is S4D-Lin. The read-out is set in closed form in all cases.
         compare: also train from ``lin``, on the same samples, and score both.
         d_model, d_state, n_layers: size of the model.
         max_steps: optimizer steps at most.
@@ -204,6 +210,9 @@ def train(
     seed = positive_int("seed", seed, minimum=0)
     options = {"d_model": d_model, "d_state": d_state, "n_layers": n_layers}
     sets = _Sets.of(x, y, groups, test, task, classes, seed)
+    if init == "auto":
+        init, why = _chosen(sets, options, seed, progress)
+        sets.notes.append(why)
     paths = [None if checkpoint is None else Path(f"{checkpoint}{end}") for end in ("", ".lin")]
     model, fitted = _trained(sets, init, options, max_steps, seed, progress, paths[0])
     recipe: dict[str, Any] = {
@@ -273,6 +282,18 @@ class _Sets:
 
     def members(self, name: str) -> np.ndarray:
         return np.unique(self.groups[self.parts[name]], return_inverse=True)[1]
+
+    @property
+    def together(self) -> np.ndarray | None:
+        """Groups of the training samples (P,), None where each stands alone."""
+        members = self.members("training")
+        return members if members.max() + 1 < len(members) else None
+
+    def network(self, generator: torch.Generator, **options: Any) -> SequenceModel:
+        """Filters, statistics over time, and a linear read-out; deeper branches begin at zero."""
+        return SequenceModel(
+            self.d_input, self.d_output, pooling="statistics", zero_branches=True, generator=generator, **options
+        )
 
     @classmethod
     def of(
@@ -427,6 +448,30 @@ def _inputs(x: ArrayLike, mean: list[float], scale: list[float]) -> tuple[np.nda
     return (inputs - np.array(mean)) / np.array(scale), lengths_of(inputs)
 
 
+def _chosen(sets: _Sets, options: dict[str, Any], seed: int, progress: bool) -> tuple[str, str]:
+    """The bank that the training samples choose, and a line that says why."""
+    x, y, lengths = sets.part("training")
+    members = sets.members("training")
+    fewest = members.max() + 1
+    if sets.classes:
+        fewest = min(len(np.unique(members[y == code])) for code in range(len(sets.classes)))
+    if len(x) < 8 * _FOLDS or fewest < 2 * _FOLDS:
+        return "lin", "too few samples to choose an initialization by: S4D-Lin"
+    small = options | {"d_model": min(options["d_model"], _CHANNELS), "n_layers": 1}
+    starts = named_starts(functools.partial(sets.network, **small), seed=seed)
+    choice = choose_start(
+        {name: starts[name] for name in _CONSIDERED},
+        x,
+        y,
+        groups=sets.together,
+        lengths=lengths,
+        folds=_FOLDS,
+        seed=seed,
+        progress=progress,
+    )
+    return ("lin" if choice.winner == "default" else choice.winner), f"initialization {choice.why}"
+
+
 def _trained(
     sets: _Sets,
     init: str,
@@ -438,16 +483,17 @@ def _trained(
 ) -> tuple[SequenceModel, FitResult]:
     """A model that begins in closed form, and what training its filters did."""
     generator = torch.Generator().manual_seed(seed)
-    model = SequenceModel(
-        sets.d_input, sets.d_output, pooling="statistics", zero_branches=True, generator=generator, **options
-    )
+    model = sets.network(generator, **options)
     x, y, lengths = sets.part("training")
     if init == "tdi":
-        tdi_init_(model, x, y, readout="ridge", lengths=lengths, generator=generator)
-    else:
-        if init == "flat":
-            flat_init_(model, x, lengths=lengths, generator=generator)
-        ridge_readout_(model, x, y, lengths=lengths)
+        tdi_init_(model, x, y, lengths=lengths, generator=generator)
+    elif init == "flat":
+        flat_init_(model, x, lengths=lengths, generator=generator)
+    elif init in _CONSIDERED:
+        ends = () if lengths is None else (lengths,)
+        starts = named_starts(functools.partial(sets.network, **options), seed=seed)
+        model = starts[init](x, y, *ends)  # type: ignore[assignment]  # what the function makes
+    ridge_readout_(model, x, y, groups=sets.together, lengths=lengths)
     model.decoder.requires_grad_(False)
     x_val, y_val, lengths_val = sets.part("validation")
     fitted = fit(
