@@ -123,8 +123,8 @@ class Trained:
             f"best at step {fitted['best_step']} of {fitted['steps']}" if fitted["best_step"] else "no step lowered it"
         )
         lines.append(
-            f"training    {NAMES.get(recipe['init'], recipe['init'])}; validation loss {fitted['start']:.3f} in closed form, "
-            f"{fitted['best']:.3f} at the end ({took})"
+            f"training    {NAMES.get(recipe['init'], recipe['init'])}; validation loss {fitted['start']:.3f} in closed "
+            f"form, {fitted['best']:.3f} at the end ({took})"
         )
         lines += _score_lines(scores, self.classes)
         if (other := recipe.get("compared")) is not None:
