@@ -103,7 +103,7 @@ def test_the_samples_choose_the_initialization() -> None:
     blind = train(x, rng.permutation(y), **(SMALL | {"max_steps": 20}))
     assert blind.recipe["init"] == "lin" and any("default is kept" in note for note in blind.recipe["notes"])
     few = train(x[:24], y[:24], **(SMALL | {"max_steps": 20}))
-    assert few.recipe["init"] == "lin" and "too few samples" in few.recipe["notes"][-1]
+    assert few.recipe["init"] == "lin" and "too few samples or groups" in few.recipe["notes"][-1]
 
 
 @pytest.mark.parametrize("kind", ["classes", "real", "two"])

@@ -452,11 +452,9 @@ def _chosen(sets: _Sets, options: dict[str, Any], seed: int, progress: bool) -> 
     """The bank that the training samples choose, and a line that says why."""
     x, y, lengths = sets.part("training")
     members = sets.members("training")
-    fewest = members.max() + 1
-    if sets.classes:
-        fewest = min(len(np.unique(members[y == code])) for code in range(len(sets.classes)))
-    if len(x) < 8 * _FOLDS or fewest < 2 * _FOLDS:
-        return "lin", "too few samples to choose an initialization by: S4D-Lin"
+    alone = [code for code in range(len(sets.classes)) if len(np.unique(members[y == code])) < 2]
+    if len(x) < 8 * _FOLDS or members.max() + 1 < _FOLDS or alone:
+        return "lin", "too few samples or groups to choose an initialization by: S4D-Lin"
     small = options | {"d_model": min(options["d_model"], _CHANNELS), "n_layers": 1}
     starts = named_starts(functools.partial(sets.network, **small), seed=seed)
     choice = choose_start(
