@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.signal
 from scipy.stats import multivariate_normal
 
 from tdi_lib.spectrum import estimate_task_spectrum
@@ -11,6 +12,7 @@ from tdi_lib.study.contest import (
     Contest,
     band_power,
     begins_to_pay,
+    class_error,
     default_kernels,
     draw_from,
     draw_samples,
@@ -18,6 +20,8 @@ from tdi_lib.study.contest import (
     forecast_error,
     input_covariance,
     learner,
+    loudness,
+    loudness_task,
     matched_kernels,
     prior_spectrum,
     ridge_errors,
@@ -169,3 +173,39 @@ def test_where_a_gain_begins_and_where_the_oracle_is_near() -> None:
     assert begins_to_pay(sizes, ours, base) == np.inf
     assert samples_until(sizes, [1.2, 3.0, 2.0, 1.5], 1.5) == pytest.approx(64)  # 1.2 was before the peak
     assert 16 < samples_until(sizes, [1.2, 3.0, 2.0, 1.5], 2.5) < 32
+
+
+@pytest.mark.parametrize("width", [0.03, 0.3])
+def test_loud_class_is_louder_by_what_was_asked_for(width: float) -> None:
+    """Mean periodograms of many sequences; their logarithms' squared difference, summed, is the clarity."""
+    x, y = loudness_task(width, 40_000, np.random.default_rng(0), clarity=7.0)
+    taper = np.hanning(LENGTH)
+    power = np.abs(np.fft.rfft(x * taper)) ** 2 / (taper**2).sum()
+    quiet, loud = power[y == 0].mean(axis=0), power[y == 1].mean(axis=0)
+    assert np.allclose(quiet[1:-1], 1, atol=0.05)
+    assert abs(OMEGA[loud.argmax()] - 1.2) < 0.1
+    if width > 0.1:  # a narrower band the taper smears
+        assert (np.log(loud / quiet)[2:-2] ** 2).sum() == pytest.approx(7.0, rel=0.05)
+
+
+def test_loudness_is_the_energy_of_simulated_filters() -> None:
+    rng = np.random.default_rng(0)
+    kernels, x = rng.standard_normal((3, 20)), rng.standard_normal((5, 20))
+    energies = [[np.sum(scipy.signal.lfilter(k, [1.0], u) ** 2) for k in kernels] for u in x]
+    assert np.allclose(loudness(kernels, x), np.log(energies))
+
+
+def test_class_error_against_a_read_out_written_out() -> None:
+    rng = np.random.default_rng(1)
+    y, y_fresh = np.arange(40) % 2, np.arange(200) % 2
+    train, fresh = (rng.standard_normal((len(c), 6)) * 3 + 5 + c[:, None] for c in (y, y_fresh))
+    standard = (train - train.mean(axis=0)) / train.std(axis=0)
+    rivals = []
+    for ratio in RIDGES:
+        loaded = standard @ standard.T + ratio * 6 * np.eye(40)  # the mean diagonal of standardized features is 6
+        loaded *= (y - 0.5) @ np.linalg.solve(loaded, y - 0.5) / 40
+        rivals.append(multivariate_normal(cov=loaded).logpdf(y - 0.5))
+    ridge = 6 * RIDGES[int(np.argmax(rivals))]
+    weights = np.linalg.solve(standard.T @ standard + ridge * np.eye(6), standard.T @ (y - 0.5))
+    guess = (fresh - train.mean(axis=0)) / train.std(axis=0) @ weights > 0
+    assert class_error(train, y, fresh, y_fresh) == (guess != y_fresh).mean()

@@ -3,6 +3,9 @@ r"""Chapter 08's contest: frozen kernels compete on the same training sets of a 
 Inputs are Gaussian sequences of 128 steps, white, red or very red. The label is a linear functional of the input plus
 noise, :math:`y = w^\top u + \varepsilon`; w has a given power response and random phases, and the clean label has
 variance one. A learner is a root B of :math:`G = \sum_h T_h^\top T_h = B B^\top`: ridge regression on ``x @ B``.
+
+Where a class is the loudness of a band no linear read-out sees it; there the learner has the log energies of the
+channels' outputs.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 import torch
 from numpy.typing import ArrayLike
 
@@ -32,6 +36,7 @@ __all__ = [
     "Samples",
     "band_power",
     "begins_to_pay",
+    "class_error",
     "collect",
     "default_kernels",
     "draw_from",
@@ -40,6 +45,8 @@ __all__ = [
     "forecast_error",
     "input_covariance",
     "learner",
+    "loudness",
+    "loudness_task",
     "matched_kernels",
     "prior_spectrum",
     "ridge_errors",
@@ -122,6 +129,33 @@ def _labeled(w: np.ndarray, color: str, n: int, noise: float, rng: np.random.Gen
     return Samples(x, x @ w + noise * rng.standard_normal(n), w)
 
 
+@cache
+def _raise(width: float, center: float, clarity: float) -> np.ndarray:
+    """How much louder the second class is, on a grid four times finer than the DFT's (2L + 1,)."""
+    shape = np.exp(-(((np.linspace(0, np.pi, 2 * LENGTH + 1) - center) / width) ** 2) / 2)
+    excess = lambda level: (np.log1p(np.exp(level) * shape) ** 2).sum() / 4 - clarity  # noqa: E731
+    return np.asarray(np.exp(scipy.optimize.brentq(excess, -10, 30)) * shape)
+
+
+def loudness_task(
+    width: float, n: int, rng: np.random.Generator, *, center: float = 1.2, clarity: float = 7.0
+) -> tuple[np.ndarray, np.ndarray]:
+    r"""White noise (n, L) that is louder around a center in the second of two classes (n,): a second-order task.
+
+    Power is :math:`1 + a e^{-(\omega - c)^2/2b^2}` with the width b, and a such that the squared difference of the
+    classes' log powers, summed over the DFT's frequencies, is the ``clarity``: nearly as easy at every width for one
+    who knows the band.
+
+    >>> x, y = loudness_task(0.1, 6, np.random.default_rng(0))
+    >>> x.shape, np.bincount(y)
+    ((6, 128), array([3, 3]))
+    """
+    y = rng.permutation(np.arange(n) % 2)
+    white = np.fft.rfft(rng.standard_normal((n, 4 * LENGTH)))  # a stretch of a longer period does not wrap around
+    root = np.sqrt(1 + y[:, None] * _raise(width, center, clarity))
+    return np.fft.irfft(white * root, n=4 * LENGTH)[:, :LENGTH], y
+
+
 def spectrum_of(power: np.ndarray, color: str) -> TaskSpectrum:
     """The true spectrum of a task."""
     s_u = (OMEGA + 0.2) ** -INPUTS[color]
@@ -167,6 +201,33 @@ def ridge_errors(root: np.ndarray, x: np.ndarray, y: np.ndarray, w: np.ndarray, 
     error = (miss * (covariance @ miss)).sum(0)
     loo = path.left_out.argmin()
     return np.r_[error[path.best], error[loo], path.left_out[loo], RIDGES[path.best], error]
+
+
+def loudness(kernels: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Log energies (P, H) of the outputs of kernels (H, L) on inputs (P, L).
+
+    >>> loudness(np.eye(2, 4), np.array([[1.0, 1.0, 1.0, 1.0]])).round(2)
+    array([[1.39, 1.1 ]])
+    """
+    length = x.shape[1]
+    spectra = np.fft.rfft(x, n=2 * length)
+    outputs = (np.fft.irfft(spectra * np.fft.rfft(k, n=2 * length))[:, :length] for k in kernels)
+    return np.log(np.stack([(each**2).sum(axis=1) for each in outputs], axis=1))
+
+
+def class_error(train: np.ndarray, y: np.ndarray, fresh: np.ndarray, y_fresh: np.ndarray) -> float:
+    """Share of fresh samples (Q, F) that ridge regression on samples (P, F) of two classes (P,) gets wrong.
+
+    Features are standardized by the samples; the ridge is that of highest evidence.
+
+    >>> features = np.array([[-1.0], [-2.0], [1.0], [2.0]])
+    >>> class_error(features, np.array([0, 0, 1, 1]), np.array([[-3.0], [3.0]]), np.array([0, 0]))
+    0.5
+    """
+    mean, scale = train.mean(axis=0), np.maximum(train.std(axis=0), 1e-12)
+    path = ridge_path((train - mean) / scale, y - y.mean())
+    score = (fresh - mean) / scale @ path.weights[path.best, :, 0] + y.mean()
+    return float(((score > 0.5) != y_fresh).mean())
 
 
 def forecast_error(root: np.ndarray, covariance: np.ndarray, prior: np.ndarray, n: int, noise: float) -> float:
