@@ -22,7 +22,7 @@ from tdi_lib.study.plans import UNTRAINED, Trial
 from tdi_lib.tdi import flat_init_, tdi_init_
 from tdi_lib.training import scores_of
 
-__all__ = ["LogBands", "run_closed_form"]
+__all__ = ["FOLDS", "KERNELS", "TESTED", "LogBands", "run_closed_form"]
 
 TESTED = 600
 """Test examples at most, drawn by the seed: 128 filters on all of them would cost more than everything else."""

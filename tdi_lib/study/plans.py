@@ -4,7 +4,21 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["DEEP_MIDDLE", "DEEP_NAMES", "DEEP_SIZES", "INITS", "STUDIES", "TOGETHER", "Trial", "deep_trials"]
+__all__ = [
+    "CLOSED_FORM_NAMES",
+    "CLOSED_FORM_SIZES",
+    "DEEP_MIDDLE",
+    "DEEP_NAMES",
+    "DEEP_SIZES",
+    "DEVELOPMENT",
+    "INITS",
+    "STUDIES",
+    "TOGETHER",
+    "UNTRAINED",
+    "Trial",
+    "closed_form_trials",
+    "deep_trials",
+]
 
 BANKS: dict[str, dict[str, Any]] = {
     "flat": {"method": "flat"},
