@@ -70,7 +70,8 @@ class Choice:
         why: one sentence.
         candidates: every start that was considered, in their order, the default first.
         model: the winner, built on all samples. By ``readout`` its decoder is set, too; by ``race`` it is untrained.
-        method, margin: as they were used.
+        method: as it was used.
+        margin: as it was used.
         seconds: wall time.
     """
 

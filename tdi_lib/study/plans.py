@@ -198,8 +198,8 @@ CLOSED_FORM_SIZES = {
     "watch-persons": (50, 200),
     "wingbeat": (50, 200),
 }
-"""Data sets and numbers of examples of the closed-form study: 50, and 200 or all there are. PigArtPressure is not among
-them: with two examples of each of 52 classes nothing can be left out."""
+"""Data sets and numbers of examples of the closed-form study, 50, and 200 or all there are. PigArtPressure is not among
+them, for with two examples of each of 52 classes nothing can be left out."""
 
 DEVELOPMENT = ("activities-persons", "ecg5000", "forda", "octave")
 """Data sets on which constants were chosen; all others are judged."""
