@@ -16,7 +16,7 @@ from tdi_lib.data import sets
 from tdi_lib.records import Store, provenance
 from tdi_lib.ssm import SequenceModel
 from tdi_lib.study.analysis import find_trial, read_study, with_gain
-from tdi_lib.study.plans import DEEP_SIZES, INITS, STUDIES, Trial
+from tdi_lib.study.plans import DEEP_SIZES, INITS, STUDIES, UNTRAINED, Trial
 from tdi_lib.study.sweep import forecast_config, main, record_study, replay
 from tdi_lib.study.trial import (
     _fit_alone,
@@ -408,11 +408,19 @@ def test_recorded_studies_are_complete(name: str) -> None:
     for trial in STUDIES[name]:
         find_trial(table, trial)
     assert len(table) == len(set(STUDIES[name])) == len(STUDIES[name])
-    scores = table[
-        ["layer_base", "layer_rival", "layer_error", "model_base", "model_rival", "model_error", "mismatch"]
-        if name == "forecasts"
-        else ["loss", "accuracy", "calibration", "spectral_start", "spectral_end"]
-    ]
+    measured = {
+        "forecasts": [
+            "layer_base",
+            "layer_rival",
+            "layer_error",
+            "model_base",
+            "model_rival",
+            "model_error",
+            "mismatch",
+        ],
+        "closed_form": ["loss", "accuracy", "calibration", "left_out", "ridge"],
+    }
+    scores = table[measured.get(name, ["loss", "accuracy", "calibration", "spectral_start", "spectral_end"])]
     assert scores.notna().all(axis=None) and (scores >= 0).all(axis=None)
     assert table.provenance.map(lambda text: json.loads(text)["commit"] != "unknown").all()
-    assert set(table.init) <= set(INITS) and isinstance(table, pd.DataFrame)
+    assert set(table.init) <= set(UNTRAINED if name == "closed_form" else INITS) and isinstance(table, pd.DataFrame)
