@@ -32,7 +32,7 @@ def toy(groups: np.ndarray | None = None) -> sets.SequenceDataset:
 
 @pytest.fixture
 def on_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(closed_form, "_load", lambda name: toy())
+    monkeypatch.setattr(closed_form, "load_set", lambda name: toy())
 
 
 def test_log_bands_are_means_of_the_periodogram() -> None:
@@ -107,7 +107,7 @@ def test_groups_are_left_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {}
     for name, groups in (("alone", None), ("together", copies)):
         known = dataclasses.replace(data, groups=groups, **fields)
-        monkeypatch.setattr(closed_form, "_load", lambda _, known=known: known)
+        monkeypatch.setattr(closed_form, "load_set", lambda _, known=known: known)
         told[name] = run_closed_form(dataclasses.replace(TRIAL, n=70))["left_out"]
     assert told["alone"] < 0.3 < 0.6 < told["together"]
 
@@ -116,7 +116,7 @@ def test_sequences_too_short_for_a_spectrum_are_read_out_all_the_same(monkeypatc
     data = toy()
     x = data.x_train.copy()
     x[::8, 5:] = np.nan
-    monkeypatch.setattr(closed_form, "_load", lambda _: dataclasses.replace(data, x_train=x))
+    monkeypatch.setattr(closed_form, "load_set", lambda _: dataclasses.replace(data, x_train=x))
     assert np.isfinite(run_closed_form(dataclasses.replace(TRIAL, init="tdi"))["crossed"])
 
 

@@ -20,10 +20,10 @@ from tdi_lib.study.plans import DEEP_SIZES, INITS, STUDIES, UNTRAINED, Trial
 from tdi_lib.study.sweep import forecast_config, main, record_study, replay
 from tdi_lib.study.trial import (
     _fit_alone,
-    _load,
     _prepare,
     autocorrelation_steps,
     forecast_trial,
+    load_set,
     run_trial,
     run_trials,
 )
@@ -70,7 +70,7 @@ def padded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trial:
     made = sets._Spec(sets.Shape(100, 40, 64, 1, 3), ((),), read, "none needed", "none")
     monkeypatch.setitem(sets._SETS, "padded", made)
     monkeypatch.setenv("TDI_DATA_DIR", str(tmp_path))
-    _load.cache_clear()
+    load_set.cache_clear()
     return dataclasses.replace(TINY, dataset="padded")
 
 

@@ -4,7 +4,6 @@ Nothing is trained, so every example can be fitted to: none is held back to choo
 """
 
 import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +18,7 @@ from tdi_lib.readout import RandomConvolutions, ReadoutReport, ridge_readout_
 from tdi_lib.samples import MIN_LENGTH, lengths_of, one_of
 from tdi_lib.ssm import SequenceModel
 from tdi_lib.study.plans import UNTRAINED, Trial
+from tdi_lib.study.trial import load_set, scale_of
 from tdi_lib.tdi import flat_init_, tdi_init_
 from tdi_lib.training import scores_of
 
@@ -139,13 +139,11 @@ def run_closed_form(trial: Trial) -> dict[str, Any]:
     """
     if (trial.readout, trial.n_layers, trial.max_steps, trial.pretrain_steps) != ("ridge", 1, 0, 0):
         raise ValueError(f"trial must have a ridge read-out, one layer and no steps of training, got {trial}")
-    data = _load(trial.dataset)
+    data = load_set(trial.dataset)
     part = data.subset(trial.n, seed=trial.seed)
     x, y = np.concatenate([part.x, part.x_val]), np.concatenate([part.y, part.y_val])
     groups = None if data.groups is None else data.groups[part.indices]
-    lengths = lengths_of(x)
-    inside = x if lengths is None else x[np.arange(data.length) < lengths[:, None]][:, None]
-    mean, scale = inside.mean(axis=(0, 1)), inside.std(axis=(0, 1))
+    lengths, mean, scale = scale_of(x)
     x = (x - mean) / scale
     build, start = _builder(trial, data), time.perf_counter()
     model = build(x, y, lengths)
@@ -164,11 +162,6 @@ def run_closed_form(trial: Trial) -> dict[str, Any]:
         "crossed": _crossed(build, x, y, groups, lengths, trial.seed) if sees_labels else None,
         "init_seconds": seconds,
     }
-
-
-@functools.lru_cache(maxsize=1)
-def _load(name: str) -> sets.SequenceDataset:
-    return sets.load(name, progress=False)
 
 
 @torch.no_grad()

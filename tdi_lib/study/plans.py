@@ -202,7 +202,7 @@ CLOSED_FORM_SIZES = {
 them, for with two examples of each of 52 classes nothing can be left out."""
 
 DEVELOPMENT = ("activities-persons", "ecg5000", "forda", "octave")
-"""Data sets on which constants were chosen; all others are judged."""
+"""Data sets on which constants were chosen or prototypes made; all others are judged."""
 
 CLOSED_FORM_NAMES = {
     **{name: DEEP_NAMES[name.removesuffix("-persons")] for name in ("activities-persons", "watch-persons")},

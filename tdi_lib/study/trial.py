@@ -98,8 +98,20 @@ class _Prepared:
         }
 
 
+def scale_of(x: np.ndarray) -> tuple[np.ndarray | None, np.ndarray, np.ndarray]:
+    """Lengths (P,) if any sequence of x (P, L, D) is padded; mean and deviation of every channel (D,), padding apart.
+
+    >>> lengths, mean, scale = scale_of(np.array([[[1.0], [3.0]], [[2.0], [np.nan]]]))
+    >>> lengths.tolist(), mean.tolist()
+    ([2, 1], [2.0])
+    """
+    lengths = lengths_of(x)
+    inside = x if lengths is None else x[np.arange(x.shape[1]) < lengths[:, None]][:, None]
+    return lengths, inside.mean(axis=(0, 1)), inside.std(axis=(0, 1))
+
+
 @functools.lru_cache(maxsize=1)  # trials that are trained together share one
-def _load(name: str) -> sets.SequenceDataset:
+def load_set(name: str) -> sets.SequenceDataset:
     return sets.load(name, progress=False)
 
 
@@ -109,14 +121,12 @@ def _prepare(trial: Trial) -> _Prepared:
     bank = trial.init in BANKS
     if not bank and trial.layers != "first":
         raise ValueError(f"trial.layers must be first with init {trial.init}, got {trial.layers!r}")
-    data = _load(trial.dataset)
+    data = load_set(trial.dataset)
     part = data.subset(trial.n, seed=trial.seed)
     # the scale of the data from the training part alone
-    lengths = lengths_of(part.x)
+    lengths, mean, scale = scale_of(part.x)
     if lengths is not None and trial.pretrain_steps > 0:
         raise ValueError(f"trial.pretrain_steps must be 0 where sequences are padded, got {trial.pretrain_steps}")
-    inside = part.x if lengths is None else part.x[np.arange(data.length) < lengths[:, None]][:, None]
-    mean, scale = inside.mean(axis=(0, 1)), inside.std(axis=(0, 1))
     x, x_val = ((a - mean) / scale for a in (part.x, part.x_val))
 
     generator = torch.Generator().manual_seed(trial.seed)
