@@ -28,7 +28,8 @@ def replays(study: str, source: str) -> bool:
 
 def chapters(root: Path, pages: list[str]) -> list[list[str]]:
     """Per notebook: whether its outputs are recorded, its size, the studies it replays, its claims by verdict."""
-    how = "recorded" if root.name == "recorded" else f"executed here, profile {root.name}"
+    record = root.parent / "execution.json"  # what the build executed; the other notebooks hold recorded outputs
+    executed = json.loads(record.read_text("utf-8")) if record.exists() else {}
     rows = [["chapter", "outputs", "code cells", "replays", *(f"{sign} {word}" for word, sign in SYMBOLS.items())]]
     for page in pages:
         path = root / f"{page}.ipynb"
@@ -36,6 +37,7 @@ def chapters(root: Path, pages: list[str]) -> list[list[str]]:
         source = "\n".join("".join(each["source"]) for each in cells)
         studies = [file.stem for file in sorted(RESULTS.glob("*.parquet")) if replays(file.stem, source)]
         verdicts = [claim.verdict for claim in read_claims(path)]
+        how = f"executed here, profile {root.name}" if f"{root.name}/{path.stem}" in executed else "recorded"
         done = how if all(each["execution_count"] for each in cells) else "none yet"
         replayed = ", ".join(f"`{name}`" for name in studies) or "–"
         counts = [str(verdicts.count(word)) for word in SYMBOLS]
